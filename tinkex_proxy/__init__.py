@@ -1,0 +1,1 @@
+"""A sidecar that turns the Tinker training API into plain HTTP calls."""

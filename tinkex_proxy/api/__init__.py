@@ -1,0 +1,1 @@
+"""What callers see: plain calls, operations, errors."""

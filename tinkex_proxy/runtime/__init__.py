@@ -1,0 +1,1 @@
+"""Every await: sockets, sessions, futures, timers."""

@@ -1,0 +1,1 @@
+"""A small real trainer that speaks the Tinker wire. A sandbox, not a service."""

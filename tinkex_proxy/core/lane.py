@@ -1,15 +1,15 @@
 """A lane: the calls of one model, in the order they came, under sequence numbers of our own.
 
 The upstream runs a model's requests by `seq_id` (or, as SkyRL does, by arrival). Both orders are
-the same here, because at most one submit of a lane is on the wire at a time and every submit takes the
-next number. Three callers that share a request use one number, so there is never a gap for a later
-`optim_step` to wait behind.
+the same here, because at most one submit of a lane is on the wire at a time and every submit takes
+the next number. Three callers that share a request use one number, so there is never a gap for a
+later `optim_step` to wait behind.
 
 A submit ends in one of three ways. **Admitted**: the number is used up, its answer is awaited
 elsewhere, the next submit may go at once. **Refused** (nothing ran): the number is given back, and
-a shared request is asked again in halves until the call that spoils it stands alone. **Unanswered**:
-the lane stays on that submit: whoever owns the socket repeats the same bytes under the same number,
-because passing on could leave a gap or apply a gradient twice.
+a shared request is asked again in halves until the call that spoils it stands alone.
+**Unanswered**: the lane stays on that submit: whoever owns the socket repeats the same bytes under
+the same number, because passing on could leave a gap or apply a gradient twice.
 
 `Lane` decides; it never sleeps, sends or reads a clock.
 """

@@ -155,6 +155,16 @@ class Lane:
         self._halves.extendleft((waiting[middle:], waiting[:middle]))
         return ()
 
+    def outnumbered(self) -> None:
+        """The number on the wire turns out to be used by an earlier submit of this lane.
+
+        That submit went unanswered and was given up, yet the upstream had taken it. The batch goes
+        again, before all else, under the next number.
+        """
+        _, waiting = self._off_wire()
+        self._next_seq += 1
+        self._halves.appendleft(waiting)
+
     def close(self) -> Sequence[Item]:
         """Empty the queue; give what had not left."""
         left = [w.item for half in self._halves for w in half]

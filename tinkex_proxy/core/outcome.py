@@ -5,6 +5,8 @@ only 5xx, no connection, a reset and silence count against it. Three cases are n
 hung up first, we never sent, or the upstream asked us to slow down (429, 402), which feeds the
 back-off and opens nothing.
 
+A probe asks which bodies an upstream takes, and a 500 is one of the answers: it never counts.
+
 HTTP 408 on `retrieve_future` is "not ready yet" ("a try_again pretending to be an HTTP error", says
 the SDK's `api_future_impl.py`): a success on polls, and on any other call the upstream timing out.
 """
@@ -31,6 +33,7 @@ class Operation(enum.Enum):
     SESSION = "session"
     HEARTBEAT = "heartbeat"
     QUERY = "query"
+    PROBE = "probe"
 
 
 class Fault(enum.Enum):
@@ -54,6 +57,8 @@ _FAULTS = {
 
 def of_status(operation: Operation, status: int) -> Outcome:
     """Judge an HTTP status that the upstream answered to `operation`."""
+    if operation is Operation.PROBE:
+        return Outcome.NEUTRAL
     if status in {402, 429}:
         return Outcome.THROTTLED
     if status == 408 and operation is not Operation.POLL:

@@ -190,7 +190,7 @@ class UpstreamRefused(ProxyError):
 
 
 class UpstreamConflict(ProxyError):
-    """The upstream holds another request under this sequence number."""
+    """The upstream answered 409: a sequence number or a checkpoint name is taken."""
 
     code = "upstream_conflict"
 

@@ -1,0 +1,91 @@
+import pytest
+
+from tinkex_proxy.core.breaker import GateSettings
+from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.errors import CircuitOpen
+from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
+from tinkex_proxy.runtime.events import Transition
+
+
+@pytest.fixture
+def breaker(bench):
+    settings = BreakerSettings(
+        failure_threshold=3, gate=GateSettings(open_for_s=30, max_probes=1, probe_lease_s=100)
+    )
+    return Breaker(
+        "up-1", settings, clock=bench.clock, hub=bench.hub, wall_clock=lambda: 1700000000.0
+    )
+
+
+def fail(breaker: Breaker, times: int = 1) -> None:
+    for _ in range(times):
+        breaker.settle(breaker.acquire(), Outcome.FAILURE, "answered 503")
+
+
+def test_trips_at_the_threshold_and_refuses_with_a_time(breaker, bench) -> None:
+    fail(breaker, 2)
+    breaker.check()
+    fail(breaker)
+    bench.clock.advance(12)
+    with pytest.raises(CircuitOpen, match="answered 503") as caught:
+        breaker.acquire()
+    assert caught.value.retry_after_s == 18
+    with pytest.raises(CircuitOpen):
+        breaker.check()
+
+
+def test_snapshot_is_true_without_traffic(breaker, bench) -> None:
+    fail(breaker, 3)
+    shown = breaker.snapshot("http://up", "k")
+    assert (shown["state"], shown["retry_after_s"], shown["opened_at"]) == (
+        "open",
+        30.0,
+        1700000000.0,
+    )
+    bench.clock.advance(30)
+    shown = breaker.snapshot("http://up", "k")
+    assert (shown["state"], shown["retry_after_s"]) == ("half_open", 0.0)
+
+
+def test_one_probe_decides_and_its_neighbours_are_refused(breaker, bench) -> None:
+    """200 callers at once while half-open: one reaches the upstream."""
+    fail(breaker, 3)
+    bench.clock.advance(30)
+    probe = breaker.acquire()
+    refused = 0
+    for _ in range(199):
+        with pytest.raises(CircuitOpen):
+            breaker.acquire()
+        refused += 1
+    assert refused == 199
+    assert breaker.snapshot("u", "k")["probes_in_flight"] == 1
+    breaker.settle(probe, Outcome.SUCCESS, "")
+    assert breaker.snapshot("u", "k")["state"] == "closed"
+    moves = [(e.before.value, e.after.value) for e in bench.recorder.events]
+    assert all(isinstance(e, Transition) for e in bench.recorder.events)
+    assert moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+
+
+def test_throttled_and_neutral_outcomes_open_nothing(breaker) -> None:
+    for _ in range(20):
+        breaker.settle(breaker.acquire(), Outcome.THROTTLED, "429")
+        breaker.settle(breaker.acquire(), Outcome.NEUTRAL, "hung up")
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["consecutive_failures"]) == ("closed", 0)
+    assert shown["counts"]["throttled"] == shown["counts"]["neutral"] == 20
+
+
+def test_success_forgives(breaker) -> None:
+    fail(breaker, 2)
+    breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
+    fail(breaker, 2)
+    assert breaker.snapshot("u", "k")["state"] == "closed"
+
+
+def test_switched_off_it_counts_and_never_refuses(bench) -> None:
+    settings = BreakerSettings(enabled=False, failure_threshold=1)
+    breaker = Breaker("b", settings, clock=bench.clock, hub=bench.hub, wall_clock=lambda: 0)
+    fail(breaker, 5)
+    breaker.check()
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["counts"]["failure"]) == ("disabled", 5)

@@ -1,0 +1,119 @@
+import msgspec
+import pytest
+
+from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.errors import ApiKeyRefused, OutcomeUnknown, UpstreamFailed
+from tinkex_proxy.runtime.futures import Poller, QueueState
+
+
+async def result(bench, answers, *, threshold: int = 10_000):
+    upstream, transport = bench.upstream(answers, threshold=threshold)
+    states: list[QueueState] = []
+    response = await Poller(upstream, bench.clock).result(
+        "r1", accept="application/x-protobuf", on_state=states.append
+    )
+    return response, states, transport
+
+
+def try_again(state: str = "active", **more: object) -> dict[str, object]:
+    return {"type": "try_again", "request_id": "r1", "queue_state": state, **more}
+
+
+async def test_the_result_is_given_as_it_came(bench, reply) -> None:
+    answer = reply(200, b"\x0a\x00", content_type="application/x-protobuf")
+    response, _, transport = await result(bench, [answer])
+    assert response is answer
+    asked = msgspec.json.decode(transport.requests[0].body)
+    assert asked == {"request_id": "r1", "allow_metadata_only": False}
+    assert transport.requests[0].headers["accept"] == "application/x-protobuf"
+
+
+async def test_not_ready_comes_as_200_and_as_408_and_tells_the_queue_state(bench, reply) -> None:
+    answers = [
+        reply(200, try_again("paused_capacity", queue_state_reason="full")),
+        reply(408, try_again("active")),
+        reply(408, {"detail": "Timeout waiting for result"}),
+        reply(408, b"", content_type="text/plain"),
+        reply(408, b"not json"),
+        reply(200, {"metrics": {}}),
+    ]
+    response, states, _ = await result(bench, answers)
+    assert response.body == b'{"metrics":{}}'
+    assert states == [QueueState("paused_capacity", "full"), QueueState("active", None)]
+
+
+async def test_quick_not_readys_are_spaced_out(bench, reply) -> None:
+    """An upstream that does not hold its polls is not hammered: 20 ms doubling to a second."""
+    answers = [reply(200, try_again())] * 9 + [reply(200, {})]
+    await result(bench, answers)
+    assert bench.clock.slept == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0, 1.0])
+
+
+async def test_metadata_only_is_asked_again(bench, reply) -> None:
+    answers = [reply(200, {"status": "complete_metadata"}), reply(200, {"a": 1})]
+    response, _, _ = await result(bench, answers)
+    assert response.body == b'{"a":1}'
+
+
+async def test_a_failed_request_fails_for_good_with_its_category(bench, reply) -> None:
+    with pytest.raises(UpstreamFailed, match="bad data") as caught:
+        await result(bench, [reply(200, {"error": "bad data", "category": "user"})])
+    assert caught.value.category == "user"
+
+
+async def test_a_400_is_spurious_three_times_and_then_the_failure(bench, reply) -> None:
+    answers = [reply(400, {"detail": "rank too big"})] * 3 + [reply(200, {})]
+    response, _, _ = await result(bench, answers)
+    assert response.status == 200
+    with pytest.raises(UpstreamFailed, match="rank too big"):
+        await result(bench, [reply(400, {"detail": "rank too big"})] * 4)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_promise_that_is_gone_leaves_the_outcome_unknown(bench, reply, status) -> None:
+    with pytest.raises(OutcomeUnknown, match=str(status)):
+        await result(bench, [reply(status, {"detail": "Future not found"})])
+
+
+async def test_a_key_that_stops_being_good(bench, reply) -> None:
+    with pytest.raises(ApiKeyRefused):
+        await result(bench, [reply(401)])
+
+
+async def test_outages_are_sat_out(bench, reply) -> None:
+    """Polls only ask, so faults of every kind are followed by another poll."""
+    answers = [
+        Fault.CONNECT,
+        Fault.RESET,
+        Fault.TIMEOUT,
+        reply(503, retry_after="9"),
+        reply(429),
+        reply(402),
+        reply(200, {"a": 1}),
+    ]
+    response, _, _ = await result(bench, answers)
+    assert response.status == 200
+    assert max(bench.clock.slept) >= 9
+
+
+async def test_an_open_breaker_holds_polls_until_it_may_be_probed(bench, reply) -> None:
+    response, _, transport = await result(bench, [reply(500), reply(200, {})], threshold=1)
+    assert response.status == 200
+    assert len(transport.requests) == 2
+    assert max(bench.clock.slept) >= 29
+
+
+async def test_an_answer_of_5xx_for_ever_ends(bench, reply) -> None:
+    """SkyRL 0.3.0 answers so for a result that holds a NaN."""
+    with pytest.raises(OutcomeUnknown, match="300 s"):
+        await result(bench, lambda _: reply(500, b"Internal Server Error"))
+
+
+async def test_silence_for_an_hour_ends(bench) -> None:
+    with pytest.raises(OutcomeUnknown, match="3600 s"):
+        await result(bench, lambda _: Fault.RESET)
+
+
+async def test_a_body_that_is_not_json_is_somebody_elses_to_read(bench, reply) -> None:
+    response, _, _ = await result(bench, [reply(200, b"[1]")])
+    assert response.body == b"[1]"

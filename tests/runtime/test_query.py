@@ -1,0 +1,33 @@
+import pytest
+
+from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.errors import UpstreamFault, UpstreamUnreachable
+from tinkex_proxy.runtime.query import query
+
+
+async def test_a_question_is_asked_again_and_answered(bench, reply) -> None:
+    upstream, transport = bench.upstream([Fault.RESET, reply(500), reply(404)])
+    assert (await query(upstream, bench.clock, "/x", {"a": 1})).status == 404
+    assert [r.body for r in transport.requests] == [b'{"a":1}'] * 3
+
+
+async def test_a_question_without_fields_is_a_get(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply()])
+    await query(upstream, bench.clock, "/x")
+    assert transport.requests[0].method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(Fault.CONNECT, UpstreamUnreachable), (Fault.TIMEOUT, UpstreamFault)]
+)
+async def test_three_faults_are_told(bench, fault, error) -> None:
+    upstream, transport = bench.upstream(lambda _: fault)
+    with pytest.raises(error):
+        await query(upstream, bench.clock, "/x", {})
+    assert len(transport.requests) == 3
+
+
+async def test_three_5xx_are_told(bench, reply) -> None:
+    upstream, _ = bench.upstream(lambda _: reply(503))
+    with pytest.raises(UpstreamFault, match="503"):
+        await query(upstream, bench.clock, "/x", {})

@@ -1,0 +1,164 @@
+import pytest
+
+from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.errors import (
+    ApiKeyRefused,
+    CircuitOpen,
+    OutcomeUnknown,
+    UpstreamConflict,
+    UpstreamRefused,
+    UpstreamThrottled,
+    UpstreamUnreachable,
+)
+from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, retry_after_s
+from tinkex_proxy.runtime.upstream import Ask
+
+
+def ask(**more: object) -> Ask:
+    return Ask(
+        operation=Operation.SUBMIT, path="/api/v1/optim_step", body=b"{}", identity="i", **more
+    )
+
+
+async def submit(bench, answers, *, threshold: int = 100, **more: object):
+    upstream, transport = bench.upstream(answers, threshold=threshold)
+    verdict = await Submitter(upstream, bench.clock, patience_s=300).submit(ask(**more))
+    return verdict, transport
+
+
+async def test_admitted_with_the_name_of_its_future(bench, reply) -> None:
+    verdict, _ = await submit(bench, [reply(200, {"request_id": 7})])
+    assert isinstance(verdict, Admitted)
+    assert verdict.request_id == "7"
+
+
+@pytest.mark.parametrize("body", [{"ok": 1}, b"\x00"])
+async def test_admitted_without_a_future_is_answered_already(bench, reply, body) -> None:
+    verdict, _ = await submit(bench, [reply(200, body)])
+    assert isinstance(verdict, Admitted)
+    assert verdict.request_id is None
+
+
+@pytest.mark.parametrize("lost", [Fault.RESET, Fault.TIMEOUT, 500, 503, 408])
+async def test_a_lost_answer_is_asked_for_with_the_same_bytes(bench, reply, lost) -> None:
+    """Same body, same identity: the upstream recognises it and nothing runs twice."""
+    first = lost if isinstance(lost, Fault) else reply(lost)
+    verdict, transport = await submit(bench, [first, reply(200, {"request_id": "r"})])
+    assert isinstance(verdict, Admitted)
+    assert transport.requests[0] == transport.requests[1]
+
+
+@pytest.mark.parametrize("lost", [Fault.RESET, 500])
+async def test_where_repetitions_run_again_a_lost_answer_is_not_repeated(
+    bench, reply, lost
+) -> None:
+    first = lost if isinstance(lost, Fault) else reply(lost)
+    verdict, transport = await submit(bench, [first], repeatable=False)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, OutcomeUnknown)
+    assert verdict.doubtful
+    assert len(transport.requests) == 1
+
+
+async def test_no_connection_is_told_soon_and_nothing_ran(bench) -> None:
+    verdict, transport = await submit(bench, lambda _: Fault.CONNECT, repeatable=False)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, UpstreamUnreachable)
+    assert not verdict.doubtful
+    assert len(transport.requests) == 3
+
+
+async def test_no_connection_after_a_lost_answer_is_asked_on(bench, reply) -> None:
+    """Once it may have run, only an answer ends the asking."""
+    answers = [Fault.RESET, *[Fault.CONNECT] * 8, reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers)
+    assert isinstance(verdict, Admitted)
+
+
+async def test_patience_ends_with_the_truth(bench) -> None:
+    verdict, _ = await submit(bench, lambda _: Fault.RESET)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, OutcomeUnknown)
+    assert verdict.doubtful
+    assert sum(bench.clock.slept) >= 300
+
+
+async def test_throttling_waits_as_told_and_costs_nothing(bench, reply) -> None:
+    answers = [
+        reply(429, retry_after="7"),
+        reply(402, retry_after_ms="2500"),
+        reply(429),
+        reply(200, {"request_id": "r"}),
+    ]
+    verdict, _ = await submit(bench, answers, repeatable=False)
+    assert isinstance(verdict, Admitted)
+    for slept, least in zip(bench.clock.slept, (7, 2.5, 1), strict=True):
+        assert slept >= least
+
+
+async def test_throttling_without_end_is_told(bench, reply) -> None:
+    verdict, _ = await submit(bench, lambda _: reply(429, {"detail": "busy"}))
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, UpstreamThrottled)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "bisect"),
+    [
+        (400, UpstreamRefused, True),
+        (413, UpstreamRefused, True),
+        (415, UpstreamRefused, True),
+        (422, UpstreamRefused, True),
+        (404, UpstreamRefused, False),
+        (410, UpstreamRefused, False),
+        (401, ApiKeyRefused, False),
+        (403, ApiKeyRefused, False),
+        (409, UpstreamConflict, False),
+    ],
+)
+async def test_a_4xx_proves_that_nothing_ran(bench, reply, status, error, bisect) -> None:
+    """Only what may be one part's fault is worth asking again in halves."""
+    verdict, transport = await submit(bench, [reply(status, {"detail": "because"})])
+    assert isinstance(verdict, Refused)
+    assert type(verdict.error) is error
+    assert "because" in verdict.error.detail
+    assert (verdict.status, verdict.bisect, verdict.doubtful) == (status, bisect, False)
+    assert len(transport.requests) == 1
+
+
+async def test_an_open_breaker_is_told_at_once_if_nothing_was_sent(bench, reply) -> None:
+    upstream, _ = bench.upstream([reply(500)], threshold=1)
+    submitter = Submitter(upstream, bench.clock, patience_s=0)
+    await submitter.submit(ask())
+    verdict = await submitter.submit(ask())
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, CircuitOpen)
+
+
+async def test_a_breaker_that_opens_on_refused_connections_names_the_cause(bench) -> None:
+    verdict, _ = await submit(bench, lambda _: Fault.CONNECT, threshold=2)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, UpstreamUnreachable)
+
+
+async def test_in_doubt_an_open_breaker_is_waited_out(bench, reply) -> None:
+    """The window passes, the repetition is the probe, and the answer is there."""
+    answers = [reply(500), reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers, threshold=1)
+    assert isinstance(verdict, Admitted)
+    assert max(bench.clock.slept) >= 29
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry_after": "5"}, 5),
+        ({"retry_after": "500"}, 60),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry_after": "-1"}, None),
+        ({"retry_after_ms": "1500", "retry_after": "9"}, 1.5),
+    ],
+)
+def test_retry_after(reply, headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(reply(429, **headers)) == seconds

@@ -1,0 +1,105 @@
+import asyncio
+
+import pytest
+
+from tinkex_proxy.core.outcome import Fault, Operation, Outcome
+from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, UpstreamFault
+from tinkex_proxy.runtime.events import Exchange
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, detail_of, json_of
+
+
+def ask(operation: Operation = Operation.SUBMIT, **more: object) -> Ask:
+    return Ask(operation=operation, path="/api/v1/x", **more)
+
+
+async def test_the_key_and_the_identity_travel_in_headers(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply()])
+    await upstream.ask(ask(identity="abc"))
+    headers = transport.requests[0].headers
+    assert (headers["x-api-key"], headers["x-idempotency-key"]) == ("tml-key", "abc")
+    assert headers["content-type"] == headers["accept"] == "application/json"
+
+
+async def test_without_a_key_none_is_sent(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply()], key=None)
+    await upstream.ask(ask(method="GET"))
+    assert {"x-api-key", "content-type"}.isdisjoint(transport.requests[0].headers)
+
+
+async def test_an_answer_of_any_status_is_an_answer_and_is_judged(bench, reply) -> None:
+    upstream, _ = bench.upstream([reply(503), reply(404)])
+    assert [(await upstream.ask(ask())).status for _ in range(2)] == [503, 404]
+    judged = [(e.status, e.outcome) for e in bench.recorder.events if isinstance(e, Exchange)]
+    assert judged == [(503, Outcome.FAILURE), (404, Outcome.SUCCESS)]
+    assert upstream.reached is True
+
+
+async def test_faults_are_told_apart_and_counted(bench) -> None:
+    upstream, _ = bench.upstream([Fault.CONNECT, Fault.RESET, Fault.TIMEOUT])
+    for fault in (Fault.CONNECT, Fault.RESET, Fault.TIMEOUT):
+        with pytest.raises(Unanswered) as caught:
+            await upstream.ask(ask())
+        assert caught.value.fault is fault
+    assert upstream.breaker.snapshot("u", "k")["consecutive_failures"] == 3
+    assert upstream.reached is False
+
+
+async def test_our_own_patience_running_out_says_nothing_about_the_upstream(bench) -> None:
+    upstream, _ = bench.upstream([Fault.TIMEOUT], threshold=1)
+    with pytest.raises(Unanswered):
+        await upstream.ask(ask(Operation.POLL, patience=True))
+    assert upstream.breaker.snapshot("u", "k")["state"] == "closed"
+
+
+async def test_an_open_breaker_stops_all_but_heartbeats(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply(500), reply()], threshold=1)
+    await upstream.ask(ask())
+    with pytest.raises(CircuitOpen):
+        await upstream.ask(ask())
+    assert (await upstream.ask(ask(Operation.HEARTBEAT))).status == 200
+    assert len(transport.requests) == 2
+
+
+async def test_a_cancelled_probe_gives_its_place_back(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply(500), reply(200)], threshold=1)
+    await upstream.ask(ask())
+    bench.clock.advance(31)
+    hanging = asyncio.Event()
+    transport_send = transport.send
+
+    async def hang(request):
+        await hanging.wait()
+
+    transport.send = hang
+    probe = asyncio.create_task(upstream.ask(ask()))
+    await asyncio.sleep(0)
+    probe.cancel()
+    await asyncio.wait([probe])
+    transport.send = transport_send
+    assert (await upstream.ask(ask())).status == 200
+    assert upstream.breaker.snapshot("u", "k")["state"] == "closed"
+
+
+def test_json_answers_are_read_or_explained(reply) -> None:
+    assert json_of(reply(200, {"a": 1})) == {"a": 1}
+    with pytest.raises(ApiKeyRefused, match="bad key"):
+        json_of(reply(401, {"detail": "bad key"}))
+    with pytest.raises(UpstreamFault, match=r"answered 400: \{\}"):
+        json_of(reply(400))
+    with pytest.raises(UpstreamFault, match="not with a JSON object"):
+        json_of(reply(200, b"<html>"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"detail": "no"}, "no"),
+        ({"error": "bad"}, "bad"),
+        ({"detail": [1]}, '{"detail":[1]}'),
+        (b"<html>" + b"x" * 600, "<html>" + "x" * 494),
+        (b"", "(no text)"),
+        ([1], "[1]"),
+    ],
+)
+def test_what_an_error_answer_says(reply, body: object, said: str) -> None:
+    assert detail_of(reply(500, body)) == said

@@ -1,0 +1,73 @@
+"""The ASGI application: FastAPI for the operators' routes, plain calls beside them, one guard."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CollectorRegistry
+from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+
+from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.guard import Guard
+from tinkex_proxy.api.openapi import openapi_document
+from tinkex_proxy.api.operations import Operations, operations_router
+from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.errors import MethodNotAllowed, ProxyError, RouteNotFound
+from tinkex_proxy.runtime.metrics import DURATION_BUCKETS
+
+__all__ = ["make_app"]
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def make_app(
+    ops: Operations,
+    plain_routes: Sequence[BaseRoute],
+    *,
+    lifespan: Lifespan,
+    bind_host: str,
+    allowed_hosts: Sequence[str],
+) -> ASGIApp:
+    """Put the routes together behind the guard."""
+    app = FastAPI(
+        title="tinkex_proxy",
+        version=str(ops.version["version"]),
+        description="Plain calls for the Tinker training API.",
+        lifespan=lifespan,
+    )
+    app.include_router(operations_router(ops))
+    app.router.routes.extend(plain_routes)
+    app.add_exception_handler(HTTPException, _not_routed)
+    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
+    _instrument(app, ops.registry)
+    return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)  # type: ignore[arg-type]
+
+
+async def _not_routed(request: Request, raised: Exception) -> Response:
+    """A path or method that does not exist here, as a problem document."""
+    error: ProxyError = RouteNotFound(f"No {request.url.path} here; GET /docs lists what there is.")
+    headers: dict[str, str] = {}
+    if isinstance(raised, HTTPException) and raised.status_code == 405:
+        headers = dict(raised.headers or {})
+        allowed = headers.get("Allow") or headers.get("allow", "")
+        error = MethodNotAllowed(f"{request.url.path} does not take {request.method}: {allowed}.")
+    answer = problem_answer(error, instance=request.url.path, request_id="-")
+    return Response(answer.body, answer.status, {**headers, **answer.headers})
+
+
+def _instrument(app: FastAPI, registry: CollectorRegistry) -> None:
+    """HTTP metrics by route template; unknown paths are one series, durations on our ladder."""
+    Instrumentator(
+        registry=registry,
+        should_group_untemplated=True,
+        should_ignore_untemplated=False,
+        excluded_handlers=["/metrics"],
+    ).add(
+        metrics.default(
+            registry=registry,
+            latency_highr_buckets=DURATION_BUCKETS,
+            latency_lowr_buckets=DURATION_BUCKETS,
+        )
+    ).instrument(app)

@@ -1,0 +1,132 @@
+"""What a caller says in headers, and how long a call is waited for."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinkex_proxy.api.asgi import Receive
+from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest
+from tinkex_proxy.runtime.ledger import Answer, Entry
+from tinkex_proxy.runtime.trainer import Ticket
+
+__all__ = ["CallerLeft", "Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
+
+MAX_KEY_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The headers that steer a call.
+
+    Attributes:
+        timeout_s: `X-Request-Timeout`, or the configured default, or None.
+        idempotency_key: `Idempotency-Key`, or None.
+        respond_async: whether `Prefer: respond-async` was sent.
+        coalesce: False for `X-Tinkex-Coalesce: off`.
+    """
+
+    timeout_s: float | None
+    idempotency_key: str | None
+    respond_async: bool
+    coalesce: bool
+
+
+class CallerLeft(Exception):  # noqa: N818 - an event, not an error
+    """The caller hung up; there is nobody to answer."""
+
+
+def key_of(headers: Mapping[str, str]) -> str | None:
+    """The caller's own API key, from `X-API-Key` or `Authorization: Bearer`."""
+    if key := headers.get("x-api-key", "").strip():
+        return key
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def wishes_of(headers: Mapping[str, str], *, default_timeout_s: float | None) -> Wishes:
+    """Read them.
+
+    Raises:
+        InvalidRequest: a header's value makes no sense.
+    """
+    key = headers.get("idempotency-key", "").strip() or None
+    if key is not None and len(key) > MAX_KEY_LENGTH:
+        raise InvalidRequest(
+            f"Idempotency-Key has {len(key)} characters; the limit is {MAX_KEY_LENGTH}."
+        )
+    coalesce = headers.get("x-tinkex-coalesce", "on").strip().lower()
+    if coalesce not in {"on", "off"}:
+        raise InvalidRequest(f"X-Tinkex-Coalesce is {coalesce!r}; say on or off.")
+    prefers = {p.strip().lower() for p in headers.get("prefer", "").split(",")}
+    return Wishes(
+        timeout_s=_seconds(headers.get("x-request-timeout"), default_timeout_s),
+        idempotency_key=key,
+        respond_async="respond-async" in prefers,
+        coalesce=coalesce == "on",
+    )
+
+
+def _seconds(said: str | None, default_s: float | None) -> float | None:
+    if said is None:
+        return default_s
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise InvalidRequest(
+            f"X-Request-Timeout is {said!r}; say a number of seconds above 0, such as 30."
+        )
+    return seconds
+
+
+def digest_of(method: str, path: str, body: bytes) -> bytes:
+    """What makes two calls the same call."""
+    return hashlib.blake2b(b"\0".join((method.encode(), path.encode(), body))).digest()
+
+
+async def wait_for(
+    entry: Entry, ticket: Ticket | None, receive: Receive, *, timeout_s: float | None
+) -> Answer:
+    """Wait for a call's answer as long as its caller does.
+
+    Args:
+        entry: the call.
+        ticket: takes its work back if the caller leaves early; None for a caller who only repeats.
+        receive: tells when the caller hangs up.
+        timeout_s: how long the caller waits, or None.
+
+    Raises:
+        CallerLeft: the caller hung up.
+        DeadlineExceeded: the caller's time is over.
+    """
+    gone = asyncio.get_running_loop().create_task(_hung_up(receive))
+    entry.waiters += 1
+    try:
+        await asyncio.wait(
+            (entry.task, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+    finally:
+        entry.waiters -= 1
+        gone.cancel()
+    if entry.task.done():
+        return entry.task.result()
+    taken_back = ticket is not None and entry.waiters == 0 and ticket.withdraw()
+    if taken_back:
+        entry.task.cancel()
+    else:
+        entry.wanted = True
+    if gone.done() and not gone.cancelled():
+        raise CallerLeft
+    if taken_back:
+        raise DeadlineExceeded("The deadline passed before the call left; nothing was sent.")
+    raise DeadlineExceeded(
+        "The deadline passed while the upstream was at work; the call goes on and counts. "
+        f"Its answer will be at GET /v1/futures/{entry.id}."
+    )
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,99 @@
+"""The one check in front of every route: whose page is asking, and by which name.
+
+A daemon on localhost that holds a key is reachable from every web page the user opens. Two checks
+close that: a `Host` that is not ours is DNS rebinding (CVE-2024-28224 and its kin), and a foreign
+`Origin` or `Sec-Fetch-Site: cross-site` is another page's script or form. There are no CORS headers
+at all. The check sits below the framework, so that a route added later cannot forget it.
+"""
+
+import ipaddress
+import uuid
+from collections.abc import Iterable
+
+from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, send_answer
+from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.errors import ForeignHost, ForeignOrigin, ProxyError
+
+__all__ = ["Guard"]
+
+_LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+class Guard:
+    """ASGI middleware in front of everything.
+
+    Args:
+        app: what is guarded.
+        bind_host: the address we listen on.
+        allowed_hosts: further names we answer to, such as a compose service's.
+    """
+
+    def __init__(self, app: ASGIApp, *, bind_host: str, allowed_hosts: Iterable[str]) -> None:
+        self._app = app
+        self._names = {*_LOOPBACK_NAMES, bind_host.lower(), *(h.lower() for h in allowed_hosts)}
+        # Listening beyond loopback, we are called by address too (a kubelet's probe names the pod's
+        # IP); an address cannot be rebound, a name can.
+        self._any_address = not _is_loopback(bind_host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http":
+            error = self._refusal(scope)
+            if error is not None:
+                request_id = uuid.uuid4().hex
+                answer = problem_answer(error, instance=str(scope["path"]), request_id=request_id)
+                await send_answer(send, answer, {"x-request-id": request_id, "connection": "close"})
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ProxyError | None:
+        hosts, origins, sites = _values(scope, b"host", b"origin", b"sec-fetch-site")
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+            said = " and ".join(map(repr, hosts)) or "no Host"
+            return ForeignHost(
+                f"This proxy does not answer to {said}. Use localhost, or add the name to "
+                "server.allowed_hosts."
+            )
+        own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
+        foreign = [origin for origin in origins if origin.lower() not in own]
+        if foreign or "cross-site" in sites:
+            said = repr(foreign[0]) if foreign else "another site"
+            return ForeignOrigin(f"A web page of {said} may not use this proxy.")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.rpartition(":")[0] if _has_port(host) else host
+        name = name.strip("[]").rstrip(".")
+        if name in self._names:
+            return True
+        return _is_address(name) if self._any_address else _is_loopback(name)
+
+
+def _values(scope: Scope, *wanted: bytes) -> tuple[list[str], ...]:
+    raw = scope["headers"]
+    pairs: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
+    found: dict[bytes, list[str]] = {name: [] for name in wanted}
+    for name, value in pairs:
+        if name in found:
+            found[name].append(value.decode("latin-1").strip().lower())
+    return tuple(found[name] for name in wanted)
+
+
+def _has_port(host: str) -> bool:
+    tail = host.rpartition(":")[2]
+    return tail.isdigit() and (host.count(":") == 1 or host.startswith("["))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name in _LOOPBACK_NAMES

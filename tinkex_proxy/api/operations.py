@@ -1,0 +1,135 @@
+"""What operators look at: health, breakers, lanes, configuration, version, metrics."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.errors import RouteNotFound
+from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.clock import Clock
+
+__all__ = ["Operations", "Readiness", "operations_router"]
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether we can do our work, and why not.
+
+    Attributes:
+        started: the listener is up.
+        reached: the upstream has answered at least once since we started.
+        draining: we are shutting down.
+        reason: why the upstream has not been reached.
+    """
+
+    started: bool = False
+    reached: bool = False
+    draining: bool = False
+    reason: str = "the upstream has not been asked yet"
+
+    def obstacle(self) -> str | None:
+        """What keeps us from being ready, or None."""
+        if self.draining:
+            return "draining"
+        if not self.started:
+            return "starting"
+        return None if self.reached else self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What the operators' routes read."""
+
+    accounts: Accounts
+    clock: Clock
+    readiness: Readiness
+    registry: CollectorRegistry
+    upstream: str
+    config: Mapping[str, object]
+    version: Mapping[str, object]
+    breakers: Callable[[], list[dict[str, object]]]
+
+
+def operations_router(ops: Operations) -> APIRouter:
+    """The operators' routes."""
+    router = APIRouter(tags=["operations"])
+    _health(router, ops)
+    _breakers(router, ops)
+    _insight(router, ops)
+    return router
+
+
+def _health(router: APIRouter, ops: Operations) -> None:
+    def state(obstacle: str | None) -> JSONResponse:
+        body = {"status": "ok" if obstacle is None else "unavailable"}
+        if obstacle is not None:
+            body["reason"] = obstacle
+        headers = {"cache-control": "no-store"}
+        return JSONResponse(body, 200 if obstacle is None else 503, headers)
+
+    @router.get("/health/live", summary="Is the process alive?")
+    async def live() -> JSONResponse:
+        """200 as long as the event loop turns."""
+        return state(None)
+
+    @router.get("/health/startup", summary="Has it started?")
+    async def startup() -> JSONResponse:
+        """200 once the listener is up."""
+        return state(None if ops.readiness.started else "starting")
+
+    @router.get("/health/ready", summary="Should it get traffic?")
+    async def ready() -> JSONResponse:
+        """200 once the upstream has answered and until draining begins; else 503 and why."""
+        return state(ops.readiness.obstacle())
+
+
+def _breakers(router: APIRouter, ops: Operations) -> None:
+    @router.get("/breakers", summary="All circuit breakers")
+    async def breakers() -> JSONResponse:
+        """Every breaker; `state` is right without traffic."""
+        return JSONResponse({"breakers": ops.breakers()})
+
+    @router.get("/breakers/{breaker_id}", summary="One circuit breaker")
+    async def breaker(breaker_id: str, request: Request) -> Response:
+        """One breaker by its id."""
+        for snapshot in ops.breakers():
+            if snapshot["id"] == breaker_id:
+                return JSONResponse(snapshot)
+        error = RouteNotFound(f"No breaker {breaker_id!r}; GET /breakers lists them.")
+        answer = problem_answer(error, instance=request.url.path, request_id="-")
+        return Response(answer.body, answer.status, dict(answer.headers))
+
+
+def _insight(router: APIRouter, ops: Operations) -> None:
+    @router.get("/lanes", summary="All lanes")
+    async def lanes() -> JSONResponse:
+        """Every model's lane: depth, what is on the wire, sequence numbers, queue state."""
+        now = ops.clock.now()
+        shown = [
+            {"upstream": ops.upstream, "key_id": account.key_id, **model.snapshot(now)}
+            for account in ops.accounts
+            for model in account.models.values()
+        ]
+        return JSONResponse({"lanes": shown})
+
+    @router.get("/config", summary="The configuration in force")
+    async def config() -> JSONResponse:
+        """Every setting; secrets are masked."""
+        return JSONResponse(dict(ops.config))
+
+    @router.get("/version", summary="What is running")
+    async def version() -> JSONResponse:
+        """Version, Python, transport, upstream."""
+        flavours = sorted({account.flavour.value for account in ops.accounts if account.learned})
+        return JSONResponse({**ops.version, "upstream_flavours": flavours})
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """Prometheus text, or OpenMetrics where the client asks for it."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(ops.registry), headers={"content-type": content_type})

@@ -1,0 +1,167 @@
+"""One API key at one upstream: its session, its models, its samplers, its breaker.
+
+Nothing of one key is visible to another: sessions, lanes and breakers are the account's own.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinkex_proxy.core.coalesce import Limits
+from tinkex_proxy.core.lane import Lane
+from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
+from tinkex_proxy.runtime.dialect import ask_flavour, ask_limits, tighten
+from tinkex_proxy.runtime.events import ModelsLost
+from tinkex_proxy.runtime.lanes import LaneDriver, Tools
+from tinkex_proxy.runtime.models import Model, Sampler
+from tinkex_proxy.runtime.query import query
+from tinkex_proxy.runtime.sessions import Session
+from tinkex_proxy.runtime.upstream import Upstream, json_of
+from tinkex_proxy.wire.datum import Flavour
+
+__all__ = ["Account", "AccountSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSettings:
+    """What holds for every key.
+
+    Attributes:
+        limits: when batches leave, before the upstream's own limits are applied.
+        flavour: how training bodies are encoded, or None to find out.
+        heartbeat_interval_s: time between heartbeats.
+        coalesce: whether calls share requests at all.
+    """
+
+    limits: Limits
+    flavour: Flavour | None = None
+    heartbeat_interval_s: float = 10.0
+    coalesce: bool = True
+
+
+class Account:
+    """Everything one key has at the upstream.
+
+    Args:
+        key_id: the key's public name; tells nothing about the key.
+        upstream: asks under this key.
+        tools: submitter, poller, tasks, clock, hub of this key.
+        settings: what holds for every key.
+    """
+
+    def __init__(
+        self, key_id: str, upstream: Upstream, tools: Tools, settings: AccountSettings
+    ) -> None:
+        self.key_id = key_id
+        self.upstream = upstream
+        self.tools = tools
+        self.settings = settings
+        self.limits = settings.limits
+        self.models: dict[str, Model] = {}
+        self._flavour = settings.flavour
+        self._samplers: dict[tuple[str, str], Sampler] = {}
+        self._learn = asyncio.Lock()
+        self.learned = False
+        self.session = Session(
+            upstream,
+            clock=tools.clock,
+            tasks=tools.tasks,
+            interval_s=settings.heartbeat_interval_s,
+            on_lost=self._session_lost,
+        )
+
+    @property
+    def flavour(self) -> Flavour:
+        """How training bodies are encoded; protobuf until something else is known."""
+        return self._flavour or Flavour.PROTOBUF
+
+    async def ready(self) -> str:
+        """Give the id of a live session; learns the upstream's limits and flavour on the way."""
+        session_id = await self.session.ensure()
+        async with self._learn:
+            if not self.learned:
+                theirs = await ask_limits(self.upstream, self.tools.clock)
+                self.limits = tighten(self.settings.limits, theirs)
+                if self._flavour is None:
+                    self._flavour = await ask_flavour(self.upstream)
+                self.learned = self._flavour is not None
+        return session_id
+
+    def adopt(self, facts: Mapping[str, object], model_id: str, session_id: str) -> Model:
+        """Give a model that was just created its lane."""
+        lane = Lane(self.limits)
+
+        def on_gone(reason: str) -> None:
+            model.end(reason)
+
+        driver = LaneDriver(model_id, lane, self.tools, flavour=self.flavour, on_gone=on_gone)
+        model = Model(facts, session_id=session_id, driver=driver)
+        self.models[model_id] = model
+        return model
+
+    def model(self, model_id: str) -> Model:
+        """Find a live model of this key.
+
+        Raises:
+            ModelNotFound: this proxy has not created it under this key.
+            ModelGone: it is no more.
+        """
+        model = self.models.get(model_id)
+        if model is None:
+            raise ModelNotFound(
+                f"No model {model_id!r} under this API key. Create one with POST /v1/models; the "
+                "proxy keeps a model's sequence numbers, so it trains only models it has created "
+                "since it started.",
+                pointer="/model_id",
+            )
+        if model.gone is not None:
+            raise ModelGone(model.gone, pointer="/model_id")
+        return model
+
+    async def sampler(self, kind: str, name: str) -> Sampler:
+        """A sampling session for `base_model` or `model_path` (`kind`), made on first need."""
+        session_id = await self.ready()
+        sampler = self._samplers.get((kind, name))
+        if sampler is None:
+            body = {
+                "session_id": session_id,
+                "sampling_session_seq_id": self.session.next_sampler_seq(),
+                kind: name,
+                "type": "create_sampling_session",
+            }
+            response = await query(
+                self.upstream, self.tools.clock, "/api/v1/create_sampling_session", body
+            )
+            made = json_of(response).get("sampling_session_id")
+            if not isinstance(made, str):
+                raise UpstreamFault("create_sampling_session gave no sampling_session_id.")
+            sampler = self._samplers[kind, name] = Sampler(made)
+        return sampler
+
+    def forget(self, sampler: Sampler) -> None:
+        """Drop a sampling session that the upstream no longer knows."""
+        self._samplers = {k: s for k, s in self._samplers.items() if s is not sampler}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing would be lost if this account were dropped."""
+        return all(model.gone is not None for model in self.models.values())
+
+    def close(self) -> None:
+        """Stop the heartbeats."""
+        self.session.stop()
+
+    def drain(self) -> None:
+        """Let no batch linger any more."""
+        for model in self.models.values():
+            model.driver.drain()
+
+    def _session_lost(self, session_id: str, reason: str) -> None:
+        lost = [m for m in self.models.values() if m.session_id == session_id and m.gone is None]
+        for model in lost:
+            model.end(
+                f"The model {model.model_id} died with its upstream session ({reason}). "
+                "Create a new model and load the weights you saved."
+            )
+        self._samplers.clear()
+        self.tools.hub.tell(ModelsLost(session_id, len(lost), reason))

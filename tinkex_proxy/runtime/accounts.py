@@ -1,0 +1,93 @@
+"""All API keys in use, each with an account of its own.
+
+A key is known to the rest of the program by its `key_id`: a BLAKE2 hash keyed with a random salt of
+this process, so that it cannot be guessed back from a log. The configured key serves callers that
+send none; a caller's own key is used for that caller and nobody else.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+
+from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
+from tinkex_proxy.runtime.account import Account
+
+__all__ = ["Accounts"]
+
+
+class Accounts:
+    """The accounts at one upstream.
+
+    Args:
+        make: builds the account of a key (None: the upstream wants none).
+        default_key: the configured key, or None.
+        key_required: whether the upstream is known to refuse callers without a key.
+        max_keys: accounts held at once; the idlest gives way to a new one.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, str | None], Account],
+        *,
+        default_key: str | None,
+        key_required: bool,
+        max_keys: int,
+    ) -> None:
+        self._make = make
+        self._default_key = default_key
+        self._key_required = key_required
+        self._max_keys = max_keys
+        self._salt = secrets.token_bytes(16)
+        self._accounts: dict[str, Account] = {}
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._accounts.values())
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def of(self, sent_key: str | None) -> Account:
+        """The account of a caller who sent this key, or none.
+
+        Raises:
+            ApiKeyMissing: nobody has a key and the upstream wants one.
+            TooManyKeys: every account held is in use.
+        """
+        key = sent_key or self._default_key
+        if key is None and self._key_required:
+            raise ApiKeyMissing(
+                "No API key: set TINKEX_PROXY_UPSTREAM__API_KEY (or TINKER_API_KEY) for the proxy, "
+                "or send yours in X-API-Key."
+            )
+        key_id = self.key_id(key)
+        account = self._accounts.pop(key_id, None)
+        if account is None:
+            self._make_room()
+            account = self._make(key_id, key)
+        self._accounts[key_id] = account  # the most recently used is last
+        return account
+
+    def of_default(self) -> Account:
+        """The account of the configured key, for what the proxy asks on its own behalf."""
+        key_id = self.key_id(self._default_key)
+        if key_id not in self._accounts:
+            self._accounts[key_id] = self._make(key_id, self._default_key)
+        return self._accounts[key_id]
+
+    def key_id(self, key: str | None) -> str:
+        """The public name of a key."""
+        if key is None:
+            return "none"
+        return hashlib.blake2b(key.encode(), key=self._salt, digest_size=4).hexdigest()
+
+    def _make_room(self) -> None:
+        if len(self._accounts) < self._max_keys:
+            return
+        idle = next((key_id for key_id, a in self._accounts.items() if a.idle), None)
+        if idle is None:
+            raise TooManyKeys(
+                f"{self._max_keys} API keys have live models here already. "
+                "Delete models you no longer train, or raise upstream.max_keys.",
+                retry_after_s=30.0,
+            )
+        self._accounts.pop(idle).close()

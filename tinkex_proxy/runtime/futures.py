@@ -1,0 +1,190 @@
+"""Waiting for an admitted request: the long poll on `retrieve_future`.
+
+The upstream answers one of (see the SDK's `api_future_impl.py`): the result; `try_again`, as 200 or
+as 408, with a queue state; `{"error", "category"}`, failed for good; 410, the promise is gone; 400,
+which is spurious up to three times and is also how SkyRL reports a failed request; 402, a billing
+pause; 429; or 5xx. Nothing is ever re-submitted from here: a poll only asks.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from tinkex_proxy.core.backoff import Backoff
+from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, OutcomeUnknown, UpstreamFailed
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.submit import retry_after_s
+from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.upstream import JSON, Ask, Unanswered, Upstream, detail_of
+
+__all__ = ["Poller", "QueueState"]
+
+# The SDK takes a 400 as spurious three times, then as the request's own failure.
+SPURIOUS_400 = 3
+# A result stays fetchable upstream, so an outage of an hour need not lose it...
+PATIENCE_S = 3600.0
+# ...but an upstream that is up and answers 5xx to this poll for so long never will answer it (SkyRL
+# 0.3.0 does so when a result holds a NaN).
+FAULT_PATIENCE_S = 300.0
+# An upstream that answers "not yet" at once must not be asked in a tight loop: such polls are
+# spaced from 20 ms, doubling to a second.
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """Where the upstream says the request stands."""
+
+    state: str
+    reason: str | None
+
+
+class _Glance(msgspec.Struct):
+    """What distinguishes the answers; msgspec skips the rest without building it."""
+
+    type: str | None = None
+    error: str | None = None
+    category: str | None = None
+    status: str | None = None
+    queue_state: str | None = None
+    queue_state_reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a sequence of polls has seen."""
+
+    began: float
+    spurious: int = 0
+    early: int = 0
+    failures: int = 0
+    failing_since: float | None = None
+    wait_s: float = 0.0
+
+
+class Poller:
+    """Polls one upstream.
+
+    Args:
+        upstream: whom to ask.
+        clock: measures and sleeps.
+        hold_s: how long one poll is held before it is asked anew; the SDK's figure is 45 s.
+    """
+
+    def __init__(self, upstream: Upstream, clock: Clock, *, hold_s: float = 45.0) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._hold_s = hold_s
+        self._backoff = Backoff(base_s=0.5, cap_s=30.0)
+
+    async def result(
+        self, request_id: str, *, accept: str = JSON, on_state: Callable[[QueueState], None]
+    ) -> Response:
+        """Wait until the request has ended and give its result.
+
+        Args:
+            request_id: what the submit was answered with.
+            accept: media type wanted for the result.
+            on_state: told each queue state the upstream reports.
+
+        Raises:
+            UpstreamFailed: the upstream failed the request, for good.
+            OutcomeUnknown: the upstream no longer knows it, or stayed silent too long.
+            ApiKeyRefused: the key stopped being good.
+        """
+        ask = Ask(
+            operation=Operation.POLL,
+            path="/api/v1/retrieve_future",
+            body=msgspec.json.encode({"request_id": request_id, "allow_metadata_only": False}),
+            accept=accept,
+            timeout_s=self._hold_s,
+            patience=True,
+        )
+        progress = _Progress(self._clock.now())
+        while True:
+            asked = self._clock.now()
+            try:
+                response = await self._upstream.ask(ask)
+            except CircuitOpen as error:
+                self._failed(progress, error.detail, floor_s=error.retry_after_s or 0.0)
+            except Unanswered as silence:
+                if silence.fault is not Fault.TIMEOUT:
+                    self._failed(progress, silence.detail)
+            else:
+                if self._ended(response, progress, on_state):
+                    return response
+                self._pace(progress, self._clock.now() - asked)
+            if progress.wait_s > 0:
+                await self._clock.sleep(progress.wait_s)
+                progress.wait_s = 0.0
+
+    def _ended(
+        self, response: Response, progress: _Progress, on_state: Callable[[QueueState], None]
+    ) -> bool:
+        """Whether `response` is the result; notes in `progress` how long to wait if not."""
+        status = response.status
+        if status in {200, 408}:
+            progress.failing_since, progress.failures = None, 0
+            return _is_result(response, on_state)
+        if status == 400:
+            progress.spurious += 1
+            if progress.spurious > SPURIOUS_400:
+                raise UpstreamFailed(detail_of(response), category="unknown")
+            progress.wait_s = 0.05 * progress.spurious
+        elif status in {401, 403}:
+            raise ApiKeyRefused(f"The upstream refused the API key while polling ({status}).")
+        elif status in {404, 410}:
+            raise OutcomeUnknown(
+                f"The upstream no longer knows this request ({status}: {detail_of(response)}). "
+                "It was admitted and may have run; look at the model before you send it again."
+            )
+        else:
+            said = f"{status}: {detail_of(response)}"
+            patience_s = FAULT_PATIENCE_S if status >= 500 else PATIENCE_S
+            floor_s = retry_after_s(response) or 0.0
+            self._failed(progress, said, floor_s=floor_s, patience_s=patience_s)
+        return False
+
+    def _pace(self, progress: _Progress, held_s: float) -> None:
+        progress.early = 0 if held_s >= MAX_PAUSE_S else min(progress.early + 1, 16)
+        pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (progress.early - 1)) - held_s
+        progress.wait_s = max(progress.wait_s, pause_s)
+
+    def _failed(
+        self,
+        progress: _Progress,
+        detail: str,
+        *,
+        floor_s: float = 0.0,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        now = self._clock.now()
+        if progress.failing_since is None:
+            progress.failing_since = now
+        if now - progress.failing_since > patience_s:
+            raise OutcomeUnknown(
+                f"The result could not be fetched for {patience_s:g} s (last: {detail}). "
+                "The request was admitted and may have run."
+            )
+        draw = random.random()  # noqa: S311 - jitter, not a secret
+        progress.wait_s = self._backoff.delay_s(progress.failures, draw, floor_s=floor_s)
+        progress.failures += 1
+
+
+def _is_result(response: Response, on_state: Callable[[QueueState], None]) -> bool:
+    if response.content_type != JSON:
+        return response.status == 200
+    try:
+        glance = msgspec.json.decode(response.body, type=_Glance)
+    except msgspec.DecodeError:
+        return response.status == 200
+    if response.status == 408 or glance.type == "try_again":
+        if glance.queue_state is not None:
+            on_state(QueueState(glance.queue_state, glance.queue_state_reason))
+        return False
+    if glance.error is not None and glance.category is not None:
+        raise UpstreamFailed(glance.error, category=glance.category)
+    return glance.status != "complete_metadata"

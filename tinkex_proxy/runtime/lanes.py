@@ -1,0 +1,259 @@
+"""Driving one lane: `core.lane` decides, this sends.
+
+One task per lane that has something waiting: it submits what the lane gives, waits for that submit
+(not for its result) and asks the lane again. Results are awaited by tasks of their own, so an
+`optim_step` is with the upstream before the answer of the batch ahead of it.
+"""
+
+import asyncio
+import copy
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinkex_proxy.core.coalesce import FlushReason, Item
+from tinkex_proxy.core.lane import Batch, Lane
+from tinkex_proxy.errors import ModelGone, ProxyError, UpstreamFault
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import BatchLeft, Hub
+from tinkex_proxy.runtime.futures import Poller, QueueState
+from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
+from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.work import Call, Order, Training, accept_of, encode, read
+from tinkex_proxy.wire.datum import Flavour
+
+__all__ = ["LaneDriver", "Tools"]
+
+_LINGERING = frozenset({FlushReason.IDLE, FlushReason.LINGER, FlushReason.DEADLINE})
+# uvloop's timers count whole milliseconds; shorter waits take turns of the event loop instead.
+TIMER_GRAIN_S = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every lane of one key works with."""
+
+    submitter: Submitter
+    poller: Poller
+    tasks: Tasks
+    clock: Clock
+    hub: Hub
+
+
+class LaneDriver:
+    """One model's lane at work.
+
+    Args:
+        model_id: the upstream's id of the model.
+        lane: order, batches and numbers.
+        tools: submits, polls, tasks.
+        flavour: how training bodies are encoded.
+        on_gone: told why, when the upstream no longer knows the model.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        lane: Lane,
+        tools: Tools,
+        *,
+        flavour: Flavour,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self.model_id = model_id
+        self.lane = lane
+        self.flavour = flavour
+        self.queue_state: QueueState | None = None
+        self.batches = 0
+        self.items = 0
+        self._tools = tools
+        self._on_gone = on_gone
+        self._calls: dict[int, Call] = {}
+        self._wake = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+        self._wire_free_at = tools.clock.now()
+        self._doubtful_seq: int | None = None
+
+    def put(self, works: Sequence[Training | Order], *, deadline: float | None) -> list[Call]:
+        """Put work behind all other work of the lane, in this order and with nothing in between."""
+        now = self._tools.clock.now()
+        loop = asyncio.get_running_loop()
+        calls = []
+        for work in works:
+            self.items += 1
+            item = _item_of(self.items, work, deadline)
+            call = Call(work, item, now, loop.create_future())
+            self._calls[item.id] = call
+            self.lane.add(item, now)
+            calls.append(call)
+        self._awaken()
+        return calls
+
+    def withdraw(self, calls: Sequence[Call]) -> bool:
+        """Take calls out whose caller has left: all of them, or none if any has left already."""
+        if any(call.left or call.answer.done() for call in calls):
+            return False
+        for call in calls:
+            self.lane.withdraw(call.item.id)
+            self._calls.pop(call.item.id, None)
+            call.answer.cancel()
+        self._awaken()
+        return True
+
+    def close(self, error: ProxyError) -> None:
+        """Fail what has not left."""
+        for item in self.lane.close():
+            self._fail(item, error)
+
+    def drain(self) -> None:
+        """Let nothing linger any more."""
+        self.lane.drain()
+        self._awaken()
+
+    def _awaken(self) -> None:
+        if self._runner is None:
+            self._runner = self._tools.tasks.spawn(f"lane {self.model_id}", self._run())
+        self._wake.set()
+
+    async def _run(self) -> None:
+        clock = self._tools.clock
+        try:
+            while True:
+                self._wake.clear()
+                now = clock.now()
+                batch = self.lane.poll(now)
+                if batch is not None:
+                    await self._submit(batch, now)
+                elif (ask_at := self.lane.ask_at(now)) is None:
+                    return
+                else:
+                    await self._pause(ask_at - now)
+        finally:
+            self._runner = None
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds < TIMER_GRAIN_S:
+            await asyncio.sleep(0)
+            return
+        call_off = self._tools.clock.call_later(seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            call_off()
+
+    async def _submit(self, batch: Batch, now: float) -> None:
+        calls = [self._calls[item.id] for item in batch.items]
+        self._mark_left(batch, calls, now)
+        try:
+            ask = encode(
+                self.model_id, batch, calls, flavour=self.flavour, identity=uuid.uuid4().hex
+            )
+            verdict = await self._tools.submitter.submit(ask)
+        except BaseException:
+            # A bug of ours, or the end of the process: no caller may be left waiting for it.
+            for item in self.lane.refused(bisect=False):
+                self._fail(item, UpstreamFault("The proxy failed to submit this request."))
+            raise
+        self._wire_free_at = self._tools.clock.now()
+        for call in calls:
+            call.timeline.upload_s = self._wire_free_at - now
+        if isinstance(verdict, Refused):
+            self._on_refused(batch, calls, verdict)
+            return
+        self.lane.admitted()
+        self._doubtful_seq = None
+        name = f"result {self.model_id}#{batch.seq_id}"
+        self._tools.tasks.spawn(name, self._collect(batch, calls, verdict))
+
+    def _mark_left(self, batch: Batch, calls: Sequence[Call], now: float) -> None:
+        self.batches += 1
+        for call in calls:
+            call.left = True
+            waited = now - call.since
+            lingered = now - max(call.since, self._wire_free_at)
+            call.timeline.linger_s = lingered if batch.reason in _LINGERING else 0.0
+            call.timeline.queue_s = waited - call.timeline.linger_s
+        self._tools.hub.tell(
+            BatchLeft(
+                self.model_id,
+                batch.seq_id,
+                batch.reason.value,
+                len(calls),
+                batch.datums,
+                batch.waited_s,
+            )
+        )
+
+    def _on_refused(self, batch: Batch, calls: Sequence[Call], verdict: Refused) -> None:
+        if verdict.status == 409 and self._doubtful_seq == batch.seq_id:
+            self._doubtful_seq = None
+            self.lane.outnumbered()
+            refused: Sequence[Item] = ()
+        else:
+            if verdict.doubtful:
+                self._doubtful_seq = batch.seq_id
+            refused = self.lane.refused(bisect=verdict.bisect)
+        error = verdict.error
+        if verdict.status in {404, 410}:
+            error = ModelGone(f"The upstream no longer knows the model {self.model_id} ({error}).")
+        for item in refused:
+            self._fail(item, error)
+        for call in calls:
+            call.left = call.answer.done()
+        if verdict.status in {404, 410}:
+            self._on_gone(error.detail)
+
+    async def _collect(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> None:
+        try:
+            response = await self._result(calls, verdict)
+            answers = read(response, calls, batch_id=f"{self.model_id}#{batch.seq_id}")
+            for call, answer in zip(calls, answers, strict=True):
+                self._calls.pop(call.item.id, None)
+                call.answer.set_result(answer)
+        except ProxyError as error:
+            for call in calls:
+                self._fail(call.item, error)
+        finally:
+            self.queue_state = None
+            self.lane.settled()
+            for call in calls:
+                self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
+
+    async def _result(self, calls: Sequence[Call], verdict: Admitted) -> Response:
+        if verdict.request_id is None:
+            return verdict.response
+        clock = self._tools.clock
+        began = queued_until = clock.now()
+
+        def on_state(state: QueueState) -> None:
+            nonlocal queued_until
+            self.queue_state = state
+            if state.state != "active":
+                queued_until = clock.now()
+
+        response = await self._tools.poller.result(
+            verdict.request_id, accept=accept_of(calls[0]), on_state=on_state
+        )
+        for call in calls:
+            call.timeline.upstream_queue_s = queued_until - began
+            call.timeline.compute_s = clock.now() - queued_until
+        return response
+
+    def _fail(self, item: Item, error: ProxyError) -> None:
+        call = self._calls.pop(item.id, None)
+        if call is not None and not call.answer.done():
+            call.answer.set_exception(copy.copy(error))  # each caller's own, to add to
+            call.answer.exception()  # seen: a caller that has left retrieves nothing
+
+
+def _item_of(number: int, work: Training | Order, deadline: float | None) -> Item:
+    if isinstance(work, Order):
+        return Item(id=number, key=None, deadline=deadline)
+    return Item(
+        id=number,
+        key=work.key,
+        datums=work.fragment.datums,
+        size_bytes=work.fragment.size_bytes,
+        deadline=deadline,
+    )

@@ -1,0 +1,86 @@
+"""Log lines: one a decision, JSON or console, on standard error.
+
+Nothing secret reaches this file: events carry key ids and model ids, never keys or bodies.
+"""
+
+import logging
+import sys
+
+import structlog
+
+from tinkex_proxy.runtime.events import BatchLeft, Event, ModelsLost, Note, Transition
+
+__all__ = ["LogListener", "configure_logs"]
+
+
+def configure_logs(level: str, form: str) -> None:
+    """Set up structlog and route the standard library's records (uvicorn's) through it.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        form: `json`, `console`, or `auto` (console on a terminal).
+    """
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.WARNING))
+
+
+class LogListener:
+    """Writes events as log lines."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("tinkex_proxy")
+
+    def on_event(self, event: Event) -> None:
+        """Write one record, if it is worth a line."""
+        match event:
+            case Transition():
+                self._log.warning(
+                    "circuit breaker moved",
+                    breaker=event.breaker,
+                    before=event.before.value,
+                    after=event.after.value,
+                    cause=event.cause,
+                )
+            case BatchLeft():
+                self._log.debug(
+                    "batch left",
+                    model_id=event.model_id,
+                    seq_id=event.seq_id,
+                    reason=event.reason,
+                    requests=event.requests,
+                    datums=event.datums,
+                    waited_ms=round(event.waited_s * 1000, 3),
+                )
+            case ModelsLost():
+                self._log.error(
+                    "upstream session ended",
+                    session_id=event.session_id,
+                    models_lost=event.models,
+                    reason=event.reason,
+                )
+            case Note():
+                level = logging.getLevelNamesMapping()[event.level.upper()]
+                self._log.log(level, event.message, model_id=event.model_id)
+            case _:
+                pass

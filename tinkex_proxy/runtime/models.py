@@ -1,0 +1,110 @@
+"""A model: its lane, its life, and the sampler that shows its present weights."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tinkex_proxy.errors import ModelGone
+from tinkex_proxy.runtime.lanes import LaneDriver
+from tinkex_proxy.runtime.work import Call, Order, Training
+
+__all__ = ["Model", "Sampler"]
+
+# These change weights, so that a sampler made before them is stale.
+_CHANGING = frozenset({"/api/v1/optim_step", "/api/v1/load_weights"})
+
+
+@dataclass(slots=True)
+class Sampler:
+    """A sampling session of the upstream and its own sequence of requests."""
+
+    sampling_session_id: str
+    next_seq: int = 0
+
+    def take_seq(self) -> int:
+        """The `seq_id` of the next sample."""
+        self.next_seq += 1
+        return self.next_seq - 1
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A sampler made, or being made, from the weights of one version."""
+
+    version: int
+    sampler: "asyncio.Task[Sampler]"
+
+
+class Model:
+    """One model of one upstream session.
+
+    Args:
+        facts: what is known of it: `model_id`, `base_model`, `rank`, …
+        session_id: the upstream session it lives and dies with.
+        driver: its lane.
+    """
+
+    def __init__(self, facts: Mapping[str, object], *, session_id: str, driver: LaneDriver) -> None:
+        self.facts = facts
+        self.session_id = session_id
+        self.driver = driver
+        self.gone: str | None = None
+        self.weights_version = 0
+        self.shown: _Shown | None = None
+
+    @property
+    def model_id(self) -> str:
+        """The upstream's id."""
+        return self.driver.model_id
+
+    def put(self, works: Sequence[Training | Order], *, deadline: float | None) -> list[Call]:
+        """Put work on the lane.
+
+        Raises:
+            ModelGone: the model is no more.
+        """
+        if self.gone is not None:
+            raise ModelGone(self.gone)
+        if any(isinstance(work, Order) and work.path in _CHANGING for work in works):
+            self.weights_version += 1
+        return self.driver.put(works, deadline=deadline)
+
+    def show(self, sampler: "asyncio.Task[Sampler]") -> None:
+        """Remember the sampler of the present weights."""
+        self.shown = _Shown(self.weights_version, sampler)
+
+    def present_sampler(self) -> "asyncio.Task[Sampler] | None":
+        """The sampler of the present weights, made or in the making, if there is one."""
+        shown = self.shown
+        if shown is None or shown.version != self.weights_version:
+            return None
+        failed = shown.sampler.done() and (
+            shown.sampler.cancelled() or shown.sampler.exception() is not None
+        )
+        return None if failed else shown.sampler
+
+    def end(self, reason: str) -> None:
+        """Declare the model gone and fail what waits for it."""
+        if self.gone is None:
+            self.gone = reason
+            self.driver.close(ModelGone(reason))
+
+    def snapshot(self, now: float) -> dict[str, object]:
+        """What `GET /lanes` shows."""
+        lane = self.driver.lane
+        state = self.driver.queue_state
+        on_wire = lane.on_wire
+        oldest = lane.oldest_since
+        return {
+            "model_id": self.model_id,
+            "state": "alive" if self.gone is None else "gone",
+            "depth": lane.depth,
+            "oldest_wait_s": None if oldest is None else round(now - oldest, 6),
+            "on_wire_seq": None if on_wire is None else on_wire.seq_id,
+            "awaiting_results": lane.owed,
+            "next_seq": lane.next_seq,
+            "calls": self.driver.items,
+            "requests": self.driver.batches,
+            "queue_state": None if state is None else state.state,
+            "queue_state_reason": None if state is None else state.reason,
+        }

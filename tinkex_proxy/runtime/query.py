@@ -1,0 +1,63 @@
+"""Asking something that may safely be asked again: sessions, configuration, information."""
+
+import random
+
+import msgspec
+
+from tinkex_proxy.core.backoff import Backoff
+from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.errors import UpstreamFault, UpstreamUnreachable
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
+
+__all__ = ["query"]
+
+ATTEMPTS = 3
+_BACKOFF = Backoff(base_s=0.2, cap_s=2.0)
+
+
+async def query(
+    upstream: Upstream,
+    clock: Clock,
+    path: str,
+    fields: object = None,
+    *,
+    operation: Operation = Operation.QUERY,
+) -> Response:
+    """POST `fields` as JSON (or GET when there are none) and give the answer, below 500.
+
+    Raises:
+        CircuitOpen: the breaker is open.
+        UpstreamUnreachable: no connection.
+        UpstreamFault: no answer, or 5xx, three times.
+    """
+    ask = Ask(
+        operation=operation,
+        path=path,
+        method="GET" if fields is None else "POST",
+        body=b"" if fields is None else msgspec.json.encode(fields),
+    )
+    failure: UpstreamFault | UpstreamUnreachable
+    for attempt in range(ATTEMPTS):
+        try:
+            response = await upstream.ask(ask)
+        except Unanswered as silence:
+            failure = _error_of(path, silence)
+        else:
+            if response.status < 500:
+                return response
+            failure = UpstreamFault(f"{path} answered {response.status}.")
+        if attempt < ATTEMPTS - 1:
+            draw = random.random()  # noqa: S311 - jitter, not a secret
+            await clock.sleep(_BACKOFF.delay_s(attempt, draw))
+    raise failure
+
+
+def _error_of(path: str, silence: Unanswered) -> UpstreamFault | UpstreamUnreachable:
+    if silence.fault is Fault.CONNECT:
+        return UpstreamUnreachable(
+            f"No connection to the upstream ({silence.detail}). "
+            "Is upstream.base_url right, and is it up?"
+        )
+    return UpstreamFault(f"{path} was not answered ({silence.detail}).")

@@ -1,0 +1,103 @@
+"""Sampling: from a base model, from saved weights, or from a model as it is now.
+
+Sampling from a model id means saving its weights for the sampler first. That save is an order on
+the model's lane, so the sample sees every step submitted before it; as long as no later step is
+submitted, further samples reuse it, those that come while it is being made included.
+"""
+
+import asyncio
+import uuid
+
+import msgspec
+
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.errors import UpstreamFault
+from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.models import Model, Sampler
+from tinkex_proxy.runtime.submit import Admitted
+from tinkex_proxy.runtime.trainer import Ticket, order
+from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask
+from tinkex_proxy.runtime.work import Order
+from tinkex_proxy.wire.datum import Flavour
+from tinkex_proxy.wire.plain import Sample
+from tinkex_proxy.wire.sample import SampleAnswer, decode_sample
+
+__all__ = ["sample"]
+
+
+async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer:
+    """Draw `num_samples` continuations of a prompt."""
+    account.upstream.breaker.check()
+    for may_retry in (True, False):
+        sampler = await _sampler_of(account, body)
+        began = account.tools.clock.now()
+        verdict = await account.tools.submitter.submit(_ask(body, sampler))
+        ticket.timeline.upload_s = account.tools.clock.now() - began
+        if isinstance(verdict, Admitted):
+            return await _result(account, verdict, ticket)
+        if verdict.status not in {404, 410} or not may_retry:
+            raise verdict.error
+        account.forget(sampler)
+        if body.model_id is not None:
+            account.model(body.model_id).shown = None
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> SampleAnswer:
+    began = account.tools.clock.now()
+    response = admitted.response
+    if admitted.request_id is not None:
+        accept = PROTOBUF if account.flavour is Flavour.PROTOBUF else JSON
+        response = await account.tools.poller.result(
+            admitted.request_id, accept=accept, on_state=lambda _: None
+        )
+    ticket.timeline.compute_s = account.tools.clock.now() - began
+    return decode_sample(response.body, response.content_type)
+
+
+def _ask(body: Sample, sampler: Sampler) -> Ask:
+    fields = {
+        "sampling_session_id": sampler.sampling_session_id,
+        "seq_id": sampler.take_seq(),
+        "num_samples": body.num_samples,
+        "prompt": body.prompt,
+        "sampling_params": body.sampling_params,
+        "prompt_logprobs": body.prompt_logprobs,
+        "topk_prompt_logprobs": body.topk_prompt_logprobs,
+        "type": "sample",
+    }
+    return Ask(
+        operation=Operation.SUBMIT,
+        path="/api/v1/asample",
+        body=msgspec.json.encode(fields),
+        identity=uuid.uuid4().hex,
+    )
+
+
+async def _sampler_of(account: Account, body: Sample) -> Sampler:
+    if body.base_model is not None:
+        return await account.sampler("base_model", body.base_model)
+    if body.model_path is not None:
+        return await account.sampler("model_path", body.model_path)
+    model = account.model(body.model_id or "")
+    making = model.present_sampler()
+    if making is None:
+        making = account.tools.tasks.start("sampler " + model.model_id, _save(account, model))
+        model.show(making)
+    # Shielded: others wait for the same sampler, so one caller's leaving must not end it.
+    return await asyncio.shield(making)
+
+
+async def _save(account: Account, model: Model) -> Sampler:
+    """Save the present weights for sampling and open a sampling session on them."""
+    fields = {
+        "sampling_session_seq_id": account.session.next_sampler_seq(),
+        "type": "save_weights_for_sampler",
+    }
+    work = Order("/api/v1/save_weights_for_sampler", fields)
+    answer = await order(account, model.model_id, Ticket(), work)
+    if isinstance(session := answer.get("sampling_session_id"), str):
+        return Sampler(session)
+    if isinstance(path := answer.get("path"), str):
+        return await account.sampler("model_path", path)
+    raise UpstreamFault("save_weights_for_sampler gave neither a session nor a path.")

@@ -1,0 +1,251 @@
+"""What a caller can ask for, carried out: models, training, weights.
+
+Each function takes an account and a decoded body and gives the answer's fields; each raises
+`ProxyError`s only. `Ticket` is the caller's side: how long it waits, whether it shares, and how to
+take its work back while that is still possible.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.errors import ProxyError, UpstreamFault
+from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.models import Model
+from tinkex_proxy.runtime.submit import Admitted
+from tinkex_proxy.runtime.upstream import Ask, json_of
+from tinkex_proxy.runtime.work import Call, Order, Share, Timeline, Training
+from tinkex_proxy.wire.chunk import chunk
+from tinkex_proxy.wire.datum import Datum
+from tinkex_proxy.wire.loss import own_loss
+from tinkex_proxy.wire.merge import encode_fragment
+from tinkex_proxy.wire.output import Output
+from tinkex_proxy.wire.plain import (
+    BatchInfo,
+    CreateModel,
+    LoadWeights,
+    OptimStep,
+    SaveWeights,
+    TrainingAnswer,
+    TrainingCall,
+)
+from tinkex_proxy.wire.reduce import reduce
+
+__all__ = [
+    "Ticket",
+    "create_model",
+    "load_weights",
+    "optim_step",
+    "save_weights",
+    "train",
+    "unload",
+]
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One caller's call.
+
+    Attributes:
+        deadline: moment at which the caller stops waiting, or None.
+        coalesce: False when the caller wants a request of its own.
+        timeline: where the time of its (last) request went.
+    """
+
+    deadline: float | None = None
+    coalesce: bool = True
+    timeline: Timeline = field(default_factory=Timeline)
+    _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
+
+    def put(self, model: Model, works: Sequence[Training | Order]) -> list[Call]:
+        """Put work on a model's lane in this caller's name."""
+        calls = model.put(works, deadline=self.deadline)
+        self._placed.append((model, calls))
+        return calls
+
+    def withdraw(self) -> bool:
+        """Take everything back; False, and nothing changed, when any of it has left."""
+        placed = [call for _, calls in self._placed for call in calls]
+        if not placed or any(call.left or call.answer.done() for call in placed):
+            return False
+        return all(model.driver.withdraw(calls) for model, calls in self._placed)
+
+
+async def create_model(account: Account, body: CreateModel) -> dict[str, object]:
+    """Create a model and its lane."""
+    lora: dict[str, object] = {
+        "rank": body.rank,
+        "train_unembed": body.train_unembed,
+        "train_mlp": body.train_mlp,
+        "train_attn": body.train_attn,
+    }
+    if body.seed is not None:
+        lora["seed"] = body.seed
+    fields: dict[str, object] = {
+        "base_model": body.base_model,
+        "lora_config": lora,
+        "type": "create_model",
+    }
+    if body.metadata:
+        fields["user_metadata"] = body.metadata
+    session_id, admitted = await _create(account, fields)
+    promised = json_of(admitted.response).get("model_id")
+    result: dict[str, object] = {}
+    if admitted.request_id is not None:
+        done = await account.tools.poller.result(admitted.request_id, on_state=lambda _: None)
+        result = json_of(done)
+    model_id = result.get("model_id") or promised
+    if not isinstance(model_id, str):
+        raise UpstreamFault("create_model was answered without a model_id.")
+    facts = {
+        "model_id": model_id,
+        "base_model": body.base_model,
+        "rank": body.rank,
+        "seed": body.seed,
+        "metadata": body.metadata,
+    }
+    account.adopt(facts, model_id, session_id)
+    return facts
+
+
+async def train(
+    account: Account, call: TrainingCall, ticket: Ticket, *, forward_only: bool = False
+) -> TrainingAnswer:
+    """Run `forward_backward` (or `forward`), chunked if it is large, coalesced if it is small."""
+    model = account.model(call.model_id)
+    account.upstream.breaker.check()
+    coalesce = ticket.coalesce and account.settings.coalesce
+    parts = chunk(
+        call.datums, max_datums=account.limits.max_datums, max_bytes=account.limits.max_bytes
+    )
+    works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
+    calls = ticket.put(model, works)
+    shares = await _all(calls, ticket)
+    return _answer(call, [share for share in shares if isinstance(share, Share)])
+
+
+async def optim_step(account: Account, body: OptimStep, ticket: Ticket) -> dict[str, object]:
+    """Apply the gradients gathered so far."""
+    fields = {"type": "optim_step", "adam_params": msgspec.to_builtins(body.adam_params)}
+    return await order(account, body.model_id, ticket, Order("/api/v1/optim_step", fields))
+
+
+async def save_weights(
+    account: Account, body: SaveWeights, ticket: Ticket, *, for_sampler: bool
+) -> dict[str, object]:
+    """Save a checkpoint, for training or for sampling."""
+    kind = "save_weights_for_sampler" if for_sampler else "save_weights"
+    fields: dict[str, object] = {"path": body.path, "type": kind}
+    return await order(account, body.model_id, ticket, Order(f"/api/v1/{kind}", fields))
+
+
+async def load_weights(account: Account, body: LoadWeights, ticket: Ticket) -> dict[str, object]:
+    """Load a checkpoint into a model."""
+    fields = {"path": body.path, "optimizer": body.optimizer, "type": "load_weights"}
+    return await order(account, body.model_id, ticket, Order("/api/v1/load_weights", fields))
+
+
+async def unload(account: Account, model_id: str, ticket: Ticket) -> dict[str, object]:
+    """Unload a model once everything before it has been submitted, and forget its lane."""
+    model = account.model(model_id)
+    work = Order("/api/v1/unload_model", {"type": "unload_model"})
+    calls = ticket.put(model, [work])
+    try:
+        await _all(calls, ticket)
+        unloaded = True
+    except ProxyError as error:
+        if error.code not in {"model_gone", "upstream_refused"}:
+            raise
+        unloaded = False  # an upstream without unload_model ends the model with its session
+    model.end(f"The model {model_id} was deleted.")
+    del account.models[model_id]
+    return {"model_id": model_id, "deleted": True, "unloaded_upstream": unloaded}
+
+
+async def order(account: Account, model_id: str, ticket: Ticket, work: Order) -> dict[str, object]:
+    """Put one order on a lane and wait for its answer."""
+    model = account.model(model_id)
+    account.upstream.breaker.check()
+    (answer,) = await _all(ticket.put(model, [work]), ticket)
+    return {k: v for k, v in answer.items() if k != "type"} if isinstance(answer, dict) else {}
+
+
+async def _create(account: Account, fields: dict[str, object]) -> tuple[str, Admitted]:
+    """Submit `create_model`; a session that has ended unnoticed is replaced once."""
+    for may_retry in (True, False):
+        session_id = await account.ready()
+        fields |= {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
+        ask = Ask(
+            operation=Operation.SUBMIT,
+            path="/api/v1/create_model",
+            body=msgspec.json.encode(fields),
+            identity=uuid.uuid4().hex,
+        )
+        verdict = await account.tools.submitter.submit(ask)
+        if isinstance(verdict, Admitted):
+            return session_id, verdict
+        if verdict.status not in {404, 410} or not may_retry:
+            raise verdict.error
+        account.session.lost(session_id, f"create_model was answered {verdict.status}")
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Share | dict[str, object]]:
+    """Wait for every piece; the first failure, in order, is the call's."""
+    done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
+    ticket.timeline = calls[-1].timeline
+    answers = []
+    for number, answer in enumerate(done):
+        if isinstance(answer, BaseException):
+            if len(calls) > 1 and isinstance(answer, ProxyError):
+                worked = sum(1 for other in done if not isinstance(other, BaseException))
+                answer.detail += (
+                    f" This call was sent in {len(calls)} parts; part {number + 1} failed and "
+                    f"{worked} succeeded: their gradients count."
+                )
+            raise answer
+        answers.append(answer)
+    return answers
+
+
+def _training(
+    account: Account,
+    call: TrainingCall,
+    part: Sequence[Datum],
+    forward_only: bool,  # noqa: FBT001 - private
+    *,
+    coalesce: bool,
+) -> Training:
+    return Training(
+        fragment=encode_fragment(part, account.flavour),
+        loss_fn=call.loss_fn,
+        loss_fn_config=call.loss_fn_config,
+        forward_only=forward_only,
+        coalesce=coalesce,
+    )
+
+
+def _answer(call: TrainingCall, shares: Sequence[Share]) -> TrainingAnswer:
+    output: Output = reduce([share.output for share in shares])
+    loss = own_loss(call.loss_fn, call.datums, output)
+    shared = any(share.requests > 1 for share in shares)
+    metrics: dict[str, float] = {} if shared else dict(output.metrics)
+    if shared and loss is not None:
+        metrics["loss:sum"] = loss
+    first = shares[0]
+    return TrainingAnswer(
+        loss=loss,
+        loss_fn_outputs=output.records,
+        metrics=metrics,
+        batch=BatchInfo(
+            id=first.batch_id,
+            requests=max(share.requests for share in shares),
+            datums=sum(share.datums for share in shares),
+            index=first.index,
+            metrics=dict(first.metrics),
+        ),
+    )

@@ -1,0 +1,163 @@
+"""The seam to the network: one request out, one whole answer back, or a typed fault.
+
+`PyqwestTransport` (reqwest/hyper, the engine of the official SDK) carries production traffic;
+`HttpxTransport` serves in-process tests and users who need httpx's proxies or custom transports.
+Neither follows redirects, decompresses answers or obeys `HTTP_PROXY`: a sidecar that holds a key
+sends it to the configured origin and nowhere else.
+
+A fault says what may have happened upstream, because that decides what may be done next: `CONNECT`
+means that nothing was sent, `RESET` and `TIMEOUT` that the request may have run.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import pyqwest
+
+from tinkex_proxy.core.outcome import Fault
+
+__all__ = [
+    "PyqwestTransport",
+    "Request",
+    "Response",
+    "Transport",
+    "TransportFault",
+    "open_transport",
+]
+
+# The SDK opens up to 1,000 connections; idle ones cost the upstream a socket each.
+MAX_IDLE_PER_HOST = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent.
+
+    Attributes:
+        method: GET, POST or DELETE.
+        path: path and query, below the upstream's base URL, starting with a slash.
+        headers: names in lower case.
+        body: the whole body.
+        timeout_s: seconds until the whole answer must be there.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def content_type(self) -> str:
+        """The media type without its parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class TransportFault(Exception):  # noqa: N818 - it carries a Fault
+    """No answer came.
+
+    Attributes:
+        fault: what that says about the request.
+    """
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+class Transport(Protocol):
+    """Sends requests to one base URL."""
+
+    async def send(self, request: Request) -> Response:
+        """Send, and wait for the whole answer.
+
+        Raises:
+            TransportFault: no whole answer came.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class PyqwestTransport:
+    """`Transport` over reqwest.
+
+    Args:
+        base_url: scheme, host and path prefix of the upstream, without a trailing slash.
+        connect_timeout_s: seconds to establish a connection.
+    """
+
+    def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0) -> None:
+        self._base_url = base_url
+        scheme = urlsplit(base_url).scheme
+        # A rule for the scheme we never use is how reqwest is told to ignore HTTP_PROXY.
+        no_proxy = pyqwest.Proxy(
+            "http://127.0.0.1:9", scheme="http" if scheme == "https" else "https"
+        )
+        self._transport = pyqwest.HTTPTransport(
+            connect_timeout=connect_timeout_s,
+            pool_max_idle_per_host=MAX_IDLE_PER_HOST,
+            tls_include_system_certs=True,
+            enable_gzip=False,
+            enable_brotli=False,
+            enable_zstd=False,
+            follow_redirects=False,
+            enable_otel=False,
+            proxy=no_proxy,
+        )
+        self._client = pyqwest.Client(self._transport)
+
+    async def send(self, request: Request) -> Response:
+        """Send, and wait for the whole answer."""
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                answer = await self._client.execute(
+                    request.method, self._base_url + request.path, request.headers, request.body
+                )
+        except (pyqwest.ConnectTimeout, ConnectionError) as error:
+            raise TransportFault(Fault.CONNECT, _reason(error)) from None
+        except TimeoutError:
+            raise TransportFault(
+                Fault.TIMEOUT, f"no answer within {request.timeout_s:g} s"
+            ) from None
+        except (pyqwest.RemoteProtocolError, pyqwest.ReadError, pyqwest.WriteError) as error:
+            raise TransportFault(Fault.RESET, _reason(error)) from None
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status, headers, bytes(answer.content))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._transport.aclose()
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause that reqwest names, without the URL and its wrappers."""
+    return str(error).rpartition("): ")[2] or type(error).__name__
+
+
+def open_transport(kind: str, base_url: str, *, connect_timeout_s: float) -> Transport:
+    """Open the transport that the configuration names (`pyqwest` or `httpx`)."""
+    if kind == "pyqwest":
+        return PyqwestTransport(base_url, connect_timeout_s=connect_timeout_s)
+    # Imported on demand: httpx costs a third of the start-up time and most users never need it.
+    from tinkex_proxy.runtime.httpx_transport import HttpxTransport  # noqa: PLC0415
+
+    return HttpxTransport(
+        base_url, connect_timeout_s=connect_timeout_s, tls=ssl.create_default_context()
+    )

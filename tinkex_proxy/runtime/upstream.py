@@ -1,0 +1,180 @@
+"""One upstream under one API key: the only way from here to the network.
+
+Every request goes through the breaker of its {base URL, key}, carries that key and no other, and is
+judged by the table of `core.outcome`. What comes back is either an answer, whatever its status, or
+one of two exceptions: `CircuitOpen` (nothing was sent) or `Unanswered` (with its fault).
+
+Heartbeats pass an open breaker: a session that is not kept alive takes its models with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from tinkex_proxy.core.outcome import Fault, Operation, Outcome, of_fault, of_status
+from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
+from tinkex_proxy.runtime.breakers import Breaker
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import Exchange, Hub
+from tinkex_proxy.runtime.transport import Request, Response, Transport, TransportFault
+
+__all__ = ["JSON", "PROTOBUF", "Ask", "Unanswered", "Upstream", "detail_of", "json_of"]
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+_UNGUARDED = frozenset({Operation.HEARTBEAT})
+
+
+class Unanswered(Exception):  # noqa: N818 - an event to act on, not yet an error
+    """No answer came.
+
+    Attributes:
+        fault: `CONNECT` says that nothing was sent; otherwise the request may have run.
+        detail: one line for a person.
+    """
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request to the upstream.
+
+    Attributes:
+        operation: how it is judged and whether the breaker guards it.
+        path: below the base URL, such as `/api/v1/optim_step`.
+        body: JSON text or protobuf bytes.
+        content_type: of the body.
+        accept: media type wanted back.
+        identity: sent as `X-Idempotency-Key`; the same for every repetition of one request.
+        repeatable: whether the upstream recognises a repetition, so that a lost answer may be asked
+            for again.
+        timeout_s: seconds until the whole answer must be there.
+        patience: True where running out of time is our own choice (a long poll) and says nothing
+            about the upstream.
+    """
+
+    operation: Operation
+    path: str
+    body: bytes = b""
+    content_type: str = JSON
+    accept: str = JSON
+    identity: str | None = None
+    repeatable: bool = True
+    timeout_s: float = 60.0
+    method: str = "POST"
+    patience: bool = False
+
+
+class Upstream:
+    """Asks one upstream under one key.
+
+    Args:
+        transport: opened on the upstream's base URL.
+        api_key: sent as `X-API-Key`; None sends none.
+        breaker: guards all but heartbeats.
+        clock: measures exchanges.
+        hub: told of every exchange.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        api_key: str | None,
+        breaker: Breaker,
+        *,
+        clock: Clock,
+        hub: Hub,
+    ) -> None:
+        self._transport = transport
+        self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
+        self.breaker = breaker
+        self._clock = clock
+        self._hub = hub
+        self.reached: bool | None = None
+
+    async def ask(self, ask: Ask) -> Response:
+        """Send one request and give the answer, whatever its status.
+
+        Raises:
+            CircuitOpen: the breaker is open; nothing was sent.
+            Unanswered: no whole answer came.
+        """
+        guarded = ask.operation not in _UNGUARDED
+        permit = self.breaker.acquire() if guarded else None
+        began = self._clock.now()
+        status: int | None = None
+        outcome = Outcome.NEUTRAL
+        detail = "cancelled"
+        try:
+            response = await self._transport.send(self._request(ask))
+            status = response.status
+            outcome = of_status(ask.operation, status)
+            detail = f"{ask.path} answered {status}"
+        except TransportFault as fault:
+            self.reached = self.reached if fault.fault is Fault.TIMEOUT else False
+            outcome = _judge(ask, fault.fault)
+            detail = f"{ask.path}: {fault.detail}"
+            raise Unanswered(fault.fault, fault.detail) from None
+        finally:
+            if guarded:
+                self.breaker.settle(permit, outcome, detail)
+            took = self._clock.now() - began
+            self._hub.tell(Exchange(ask.operation.value, status, outcome, took))
+        self.reached = True
+        return response
+
+    def _request(self, ask: Ask) -> Request:
+        headers = {"accept": ask.accept, "user-agent": "tinkex-proxy", **self._auth}
+        if ask.method == "POST":
+            headers["content-type"] = ask.content_type
+        if ask.identity is not None:
+            headers["x-idempotency-key"] = ask.identity
+        return Request(ask.method, ask.path, headers, ask.body, ask.timeout_s)
+
+
+def _judge(ask: Ask, fault: Fault) -> Outcome:
+    if fault is Fault.TIMEOUT and ask.patience:
+        return Outcome.NEUTRAL
+    return of_fault(fault)
+
+
+def json_of(response: Response) -> dict[str, object]:
+    """Read an answer that must be a JSON object.
+
+    Raises:
+        ApiKeyRefused: the upstream answered 401 or 403.
+        UpstreamFault: it is not one, or its status is not 2xx.
+    """
+    if response.status in {401, 403}:
+        raise ApiKeyRefused(
+            f"The upstream refused the API key ({response.status}: {detail_of(response)}). "
+            "Check upstream.api_key, or the X-API-Key header you sent."
+        )
+    if not 200 <= response.status < 300:
+        raise UpstreamFault(f"The upstream answered {response.status}: {detail_of(response)}")
+    try:
+        return msgspec.json.decode(response.body, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise UpstreamFault(
+            f"The upstream answered {response.status}, not with a JSON object: {error}"
+        ) from None
+
+
+def detail_of(response: Response) -> str:
+    """What an error answer says, in at most 500 characters."""
+    text = response.body.decode("utf-8", "replace")
+    try:
+        body = msgspec.json.decode(response.body)
+    except msgspec.DecodeError:
+        return text[:500] or "(no text)"
+    if isinstance(body, dict):
+        for field in ("detail", "error", "message"):
+            if isinstance(said := body.get(field), str):
+                return said[:500]
+    return text[:500]

@@ -1,0 +1,409 @@
+"""The composition root: everything is built here, once, from the configuration.
+
+`build` makes the application, `serve` runs it. This file owns the signals: the first SIGTERM or
+SIGINT makes readiness false, lets no batch linger, waits for the calls in flight and stops; a
+second one stops at once.
+"""
+
+import asyncio
+import contextlib
+import gc
+import importlib.metadata
+import platform
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from typing_extensions import override
+
+from tinkex_proxy.api.app import make_app
+from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.operations import Operations, Readiness
+from tinkex_proxy.api.plain import PlainSettings, Services, plain_routes
+from tinkex_proxy.config import Settings, masked
+from tinkex_proxy.core.backoff import Backoff
+from tinkex_proxy.core.breaker import GateSettings
+from tinkex_proxy.core.coalesce import Limits
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.errors import CircuitOpen
+from tinkex_proxy.runtime.account import Account, AccountSettings
+from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
+from tinkex_proxy.runtime.clock import Clock, MonotonicClock
+from tinkex_proxy.runtime.events import Hub, Note
+from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.ledger import Ledger, Retention
+from tinkex_proxy.runtime.logs import LogListener, configure_logs
+from tinkex_proxy.runtime.metrics import Metrics, StateCollector
+from tinkex_proxy.runtime.submit import Submitter
+from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.transport import Transport, open_transport
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
+from tinkex_proxy.wire.datum import Flavour
+
+__all__ = ["Proxy", "build", "serve"]
+
+HOSTED_DOMAIN: Final = "thinkingmachines.dev"
+# A probe's lease outlasts every guarded call, so that only a lost probe ever loses its place.
+LEASE_MARGIN_S: Final = 30.0
+# How often an upstream that has never answered is asked whether it is there.
+REACH_BACKOFF: Final = Backoff(base_s=0.5, cap_s=5.0)
+
+
+@dataclass(slots=True)
+class Proxy:
+    """A whole proxy, built and not yet listening.
+
+    Attributes:
+        app: the ASGI application.
+        services: what the plain calls work with.
+        readiness: what `/health/ready` says.
+    """
+
+    app: ASGIApp
+    services: Services
+    readiness: Readiness
+
+    async def drain(self) -> None:
+        """Take no new calls, let nothing linger, wait for what runs."""
+        self.readiness.draining = True
+        self.services.draining = True
+        for account in self.services.accounts:
+            account.drain()
+        await self.services.ledger.drained()
+
+
+def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
+    """Build a proxy; opens no socket and starts no task."""
+    clock = clock or MonotonicClock()
+    log = structlog.get_logger("tinkex_proxy")
+    registry = CollectorRegistry()
+    hub = Hub(
+        [Metrics(registry), LogListener()],
+        on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
+    )
+    tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name}: {error!r}")))
+    transport = open_transport(
+        settings.upstream.transport,
+        _base_url(settings),
+        connect_timeout_s=settings.upstream.connect_timeout_s,
+    )
+    makings = _Makings(settings, transport, tasks, clock, hub)
+    key = settings.upstream.api_key
+    accounts = Accounts(
+        makings.account,
+        default_key=None if key is None else key.get_secret_value(),
+        key_required=(urlsplit(_base_url(settings)).hostname or "").endswith(HOSTED_DOMAIN),
+        max_keys=settings.upstream.max_keys,
+    )
+    calls = settings.calls
+    retention = Retention(
+        keep_s=calls.retention_s,
+        max_answers=calls.max_kept_answers,
+        max_bytes=calls.max_kept_bytes,
+    )
+    services = Services(
+        accounts=accounts,
+        ledger=Ledger(clock, tasks, retention),
+        clock=clock,
+        hub=hub,
+        settings=PlainSettings(
+            max_body_bytes=settings.server.max_body_bytes,
+            default_timeout_s=calls.default_timeout_s,
+            extra_loss_fns=frozenset(settings.upstream.extra_loss_fns),
+        ),
+    )
+    readiness = Readiness()
+    operations = _operations(settings, services, readiness, registry)
+    registry.register(_states(services, operations))
+    app = make_app(
+        operations,
+        plain_routes(services),
+        lifespan=_lifespan(services, readiness, transport, tasks),
+        bind_host=settings.server.host,
+        allowed_hosts=settings.server.allowed_hosts,
+    )
+    return Proxy(app, services, readiness)
+
+
+@dataclass(frozen=True, slots=True)
+class _Makings:
+    """What every account is made of."""
+
+    settings: Settings
+    transport: Transport
+    tasks: Tasks
+    clock: Clock
+    hub: Hub
+
+    def account(self, key_id: str, key: str | None) -> Account:
+        """Build the account of one key."""
+        upstream_settings, batching = self.settings.upstream, self.settings.batching
+        host = urlsplit(_base_url(self.settings)).netloc
+        breaker = Breaker(
+            f"{host}-{key_id}".replace(":", "-"),
+            _breaker_settings(self.settings),
+            clock=self.clock,
+            hub=self.hub,
+            wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
+        )
+        upstream = Upstream(self.transport, key, breaker, clock=self.clock, hub=self.hub)
+        tools = Tools(
+            submitter=Submitter(upstream, self.clock, patience_s=upstream_settings.submit_retry_s),
+            poller=Poller(upstream, self.clock, hold_s=upstream_settings.poll_timeout_s),
+            tasks=self.tasks,
+            clock=self.clock,
+            hub=self.hub,
+        )
+        flavour = upstream_settings.flavour
+        account_settings = AccountSettings(
+            limits=Limits(
+                linger_s=batching.window_ms / 1000,
+                idle_s=batching.idle_flush_ms / 1000,
+                max_requests=batching.max_batch_size,
+                max_datums=batching.max_datums,
+                max_bytes=batching.max_bytes,
+                preferred_datums=tuple(batching.preferred_sizes),
+            ),
+            flavour=None if flavour == "auto" else Flavour(flavour),
+            heartbeat_interval_s=upstream_settings.heartbeat_interval_s,
+            coalesce=batching.enabled,
+        )
+        return Account(key_id, upstream, tools, account_settings)
+
+
+def _breaker_settings(settings: Settings) -> BreakerSettings:
+    chosen = settings.circuit_breaker
+    slowest = max(settings.upstream.request_timeout_s, settings.upstream.poll_timeout_s)
+    return BreakerSettings(
+        enabled=chosen.enabled,
+        failure_threshold=chosen.failure_threshold,
+        gate=GateSettings(
+            open_for_s=chosen.timeout_ms / 1000,
+            max_probes=chosen.half_open_max_calls,
+            probe_lease_s=slowest + LEASE_MARGIN_S,
+        ),
+    )
+
+
+def _base_url(settings: Settings) -> str:
+    return str(settings.upstream.base_url).rstrip("/")
+
+
+def _operations(
+    settings: Settings, services: Services, readiness: Readiness, registry: CollectorRegistry
+) -> Operations:
+    upstream = _base_url(settings)
+    return Operations(
+        accounts=services.accounts,
+        clock=services.clock,
+        readiness=readiness,
+        registry=registry,
+        upstream=upstream,
+        config=masked(settings),
+        version={
+            "version": importlib.metadata.version("tinkex-proxy"),
+            "python": platform.python_version(),
+            "transport": settings.upstream.transport,
+            "upstream": upstream,
+        },
+        breakers=lambda: [
+            account.upstream.breaker.snapshot(upstream, account.key_id)
+            for account in services.accounts
+        ],
+    )
+
+
+def _states(services: Services, operations: Operations) -> StateCollector:
+    accounts, ledger = services.accounts, services.ledger
+
+    def alive() -> float:
+        return sum(1 for a in accounts for m in a.models.values() if m.gone is None)
+
+    def sessions() -> float:
+        return sum(1 for a in accounts if a.session.current is not None)
+
+    def depth() -> float:
+        return sum(m.driver.lane.depth for a in accounts for m in a.models.values())
+
+    return StateCollector(
+        operations.breakers,
+        {
+            "tinkex_proxy_lanes": ("Lanes of live models.", alive),
+            "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),
+            "tinkex_proxy_lane_depth": ("Calls that have not left their lane.", depth),
+            "tinkex_proxy_inflight_calls": ("Plain calls not answered.", lambda: ledger.running),
+        },
+        {"version": str(operations.version["version"]), "python": platform.python_version()},
+    )
+
+
+def _lifespan(
+    services: Services, readiness: Readiness, transport: Transport, tasks: Tasks
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        readiness.started = True
+        tasks.spawn("reach the upstream", _reach(services, readiness))
+        try:
+            yield
+        finally:
+            for account in services.accounts:
+                account.close()
+            await tasks.cancel_all()
+            await transport.close()
+
+    return lifespan
+
+
+async def _reach(services: Services, readiness: Readiness) -> None:
+    """Ask the upstream whether it is there until it says so; it may start after us."""
+    upstream = services.accounts.of_default().upstream
+    ask = Ask(operation=Operation.PROBE, path="/api/v1/healthz", method="GET", timeout_s=5.0)
+    attempt = 0
+    while True:
+        try:
+            status = (await upstream.ask(ask)).status
+        except Unanswered as silence:
+            readiness.reason = f"the upstream does not answer: {silence.detail}"
+        except CircuitOpen as error:
+            readiness.reason = error.detail
+        else:
+            if status < 500:
+                readiness.reached = True
+                return
+            readiness.reason = f"the upstream answers {status}"
+        await services.clock.sleep(REACH_BACKOFF.delay_s(attempt, 0.9))
+        attempt += 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its own signal handlers, and saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `_run`."""
+        yield
+
+
+def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
+    """Run a proxy until a signal ends it; gives the process's exit status.
+
+    Args:
+        settings: the configuration.
+        on_ready: told the URL once the listener is up.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    configure_logs(settings.log.level, settings.log.format)
+    with (
+        contextlib.closing(_listen(settings)) as listener,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        return runner.run(_run(settings, listener, on_ready))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:  # pragma: no cover
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _listen(settings: Settings) -> socket.socket:
+    if settings.server.uds is not None:
+        listener = socket.socket(socket.AF_UNIX)
+        path = str(settings.server.uds)
+        _remove_stale(path)
+        listener.bind(path)
+        Path(path).chmod(0o600)
+        listener.listen(2048)
+        return listener
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file of a proxy that is gone; leave a live one's alone."""
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(path)
+        except OSError:
+            Path(path).unlink(missing_ok=True)
+
+
+async def _run(
+    settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+) -> int:
+    proxy = build(settings)
+    config = uvicorn.Config(
+        proxy.app,
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.calls.shutdown_grace_s),
+    )
+    server = _Server(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            server.force_exit = server.should_exit = True
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    running = loop.create_task(server.serve(sockets=[listener]))
+    stopping = loop.create_task(stop.wait())
+    started = loop.create_task(server.up.wait())
+    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
+    if on_ready is not None and not running.done():
+        on_ready(_url_of(listener))
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.calls.shutdown_grace_s):
+                await proxy.drain()
+        server.should_exit = True
+    for waiting in (stopping, started):
+        waiting.cancel()
+    await running
+    return 0 if server.started else 1
+
+
+def _url_of(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if isinstance(name, str):
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"

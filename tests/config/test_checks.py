@@ -1,0 +1,87 @@
+import pytest
+
+from tinkex_proxy.config import Settings, find_contradictions, find_warnings
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "0.0.0.0", "localhost."]
+)
+@pytest.mark.parametrize("bound", ["127.0.0.1", "0.0.0.0", "::1", "localhost"])
+def test_an_upstream_that_is_our_own_listener_is_found(host: str, bound: str) -> None:
+    """Whichever loopback name it goes by."""
+    settings = Settings.load({"upstream.base_url": f"http://{host}:8465/x", "server.host": bound})
+    (found,) = find_contradictions(settings)
+    assert "call itself" in found
+
+
+def test_our_own_name_on_a_network_is_found_too() -> None:
+    options = {"upstream.base_url": "https://proxy", "server.host": "0.0.0.0"}
+    options |= {"server.allowed_hosts": "proxy", "server.port": "443"}
+    (found,) = find_contradictions(Settings.load(options))
+    assert "call itself" in found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"upstream.base_url": "http://localhost:8466"},
+        {"upstream.base_url": "http://tinker.example:8465"},
+        {"upstream.base_url": "http://localhost:8465", "server.uds": "/run/p.sock"},
+        {"upstream.base_url": "http://localhost:8465", "server.host": "192.0.2.1"},
+    ],
+)
+def test_another_listener_is_no_loop(options: dict[str, str]) -> None:
+    assert find_contradictions(Settings.load(options)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batching.window_ms": "1000", "calls.default_timeout_s": "1"}, "expire while they wait"),
+        ({"batching.idle_flush_ms": "6"}, "the window always ends first"),
+        ({"batching.preferred_sizes": "8,2000"}, r"\[2000\] exceed batching.max_datums"),
+        ({"upstream.connect_timeout_s": "61"}, "can never pass"),
+    ],
+)
+def test_a_setting_that_another_makes_void_is_found(options: dict[str, str], sentence: str) -> None:
+    (found,) = find_contradictions(Settings.load(options))
+    assert pytest.RaisesExc(Exception, match=sentence).matches(Exception(found))
+
+
+def test_the_defaults_contradict_nothing() -> None:
+    assert find_contradictions(Settings()) == []
+    assert find_warnings(Settings()) == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "proxy.example"])
+def test_listening_beyond_loopback_is_worth_a_warning(host: str) -> None:
+    (found,) = find_warnings(Settings.load({"server.host": host}))
+    assert "not a loopback address" in found
+
+
+def test_a_unix_socket_listens_to_nobody_else() -> None:
+    options = {"server.host": "0.0.0.0", "server.uds": "/run/p.sock"}
+    assert find_warnings(Settings.load(options)) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://tinker.example", True),
+        ("https://tinker.example", False),
+        ("http://127.0.0.1:1", False),
+    ],
+)
+def test_a_key_sent_unencrypted_to_another_machine_is_worth_a_warning(
+    url: str, *, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINKEX_PROXY_UPSTREAM__API_KEY", "tml-x")
+    found = find_warnings(Settings.load({"upstream.base_url": url}))
+    assert ["unencrypted" in one for one in found] == [True] * warned
+
+
+def test_batches_of_one_are_worth_a_warning() -> None:
+    options = {"batching.max_batch_size": "1"}
+    (found,) = find_warnings(Settings.load(options))
+    assert "no call ever shares" in found
+    assert find_warnings(Settings.load({**options, "batching.enabled": "false"})) == []

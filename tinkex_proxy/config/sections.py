@@ -1,0 +1,259 @@
+"""The settings, section by section: name, bounds, default, and the default's reason.
+
+The names of `circuit_breaker`, `metrics` and the first three of `batching` are those of the
+configuration this proxy succeeds, units included.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinkex_proxy.config.values import BindHost, HostNames, Names, Secret, Sizes, Url
+
+__all__ = [
+    "SECTIONS",
+    "BatchingSettings",
+    "CallsSettings",
+    "CircuitBreakerSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ServerSettings",
+    "UpstreamSettings",
+]
+
+
+class _Section(BaseModel):
+    """One section: frozen, and closed to names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ServerSettings(_Section):
+    """Where the proxy listens, and for whom."""
+
+    host: BindHost = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Loopback: whoever reaches the proxy uses its key.",
+    )
+    port: int = Field(
+        default=8465,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes a free one. TINK on a phone keypad: 8000, 8080 and "
+        "8787 are other tools' defaults.",
+    )
+    uds: Path | None = Field(
+        default=None, description="Unix socket to listen on instead of a port; made with mode 0600."
+    )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Further `Host` names to answer to, such as a compose service's. Empty: only "
+        "loopback names, so that no web page can reach the proxy by rebinding its own.",
+    )
+    max_body_bytes: int = Field(
+        default=67_108_864,
+        ge=1024,
+        description="Largest body of a call. 64 MiB holds twelve of the upstream's largest "
+        "requests; more would only fill memory.",
+    )
+
+
+class UpstreamSettings(_Section):
+    """The Tinker server behind the proxy."""
+
+    base_url: Url = Field(
+        default="https://tinker.thinkingmachines.dev/services/tinker-prod",
+        description="The upstream. The hosted service, as in the official SDK.",
+    )
+    api_key: Secret | None = Field(
+        default=None,
+        description="Key for callers that send none; falls back to `TINKER_API_KEY`. Not an "
+        "option: the process list is public.",
+    )
+    transport: Literal["pyqwest", "httpx"] = Field(
+        default="pyqwest",
+        description="HTTP client. `pyqwest` is what the official SDK uses, and many times faster; "
+        "`httpx` is there for its proxies and custom transports.",
+    )
+    flavour: Literal["auto", "protobuf", "json"] = Field(
+        default="auto",
+        description="How training data is written. `auto` begins with protobuf, as SDKs since 0.25 "
+        "do, and turns to JSON when the upstream refuses it.",
+    )
+    connect_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=300,
+        description="Longest wait for a connection. As in the official SDK.",
+    )
+    request_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Longest wait for a submit's answer. As in the SDK.",
+    )
+    poll_timeout_s: float = Field(
+        default=45.0,
+        gt=0,
+        le=3600,
+        description="How long one long poll is asked to be held. As in the SDK; the hosted service "
+        "is tuned to it.",
+    )
+    submit_retry_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400,
+        description="How long a lost answer is asked for again, with the same sequence number. As "
+        "in the SDK.",
+    )
+    heartbeat_interval_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=120,
+        description="Time between heartbeats of a session. As in the SDK; servers unload a model "
+        "after 300 s without.",
+    )
+    max_keys: int = Field(
+        default=64,
+        ge=1,
+        description="Most API keys with a session of their own. Callers bring keys, so there has "
+        "to be a bound; a team rarely has more.",
+    )
+    extra_loss_fns: Names = Field(
+        default=(),
+        description="Further loss names to let through. Unknown names are refused here, with the "
+        "list, before an upstream cycle is lost on them.",
+    )
+
+
+class CircuitBreakerSettings(_Section):
+    """When to stop calling an upstream that fails, one breaker per upstream and key."""
+
+    enabled: bool = Field(default=True, description="Whether failures open a breaker.")
+    failure_threshold: int = Field(
+        default=5,
+        ge=1,
+        description="Failures in a row that open it. One restart of an upstream costs fewer.",
+    )
+    timeout_ms: int = Field(
+        default=30_000,
+        ge=1,
+        description="How long it stays open before a probe: about as long as a restart.",
+    )
+    half_open_max_calls: int = Field(
+        default=1,
+        ge=1,
+        description="Probes at once while half open. One answers the question; more would burden "
+        "an upstream that is coming back.",
+    )
+
+
+class MetricsSettings(_Section):
+    """What is measured."""
+
+    enabled: bool = Field(default=True, description="Whether `/metrics` is served.")
+    snapshot_interval_ms: int = Field(
+        default=60_000,
+        ge=1,
+        description="Time between snapshots. As long as a usual scrape and alert step.",
+    )
+    histogram_max_size: int = Field(
+        default=1000,
+        ge=1,
+        description="Most buckets of one quantile sketch. 1,000 hold 1 % precision from "
+        "microseconds to hours.",
+    )
+
+
+class BatchingSettings(_Section):
+    """How calls that land close together share one upstream request."""
+
+    enabled: bool = Field(default=True, description="Whether calls share requests at all.")
+    window_ms: float = Field(
+        default=5.0,
+        ge=0,
+        le=60_000,
+        description="Longest a call waits for company while its lane is busy. Little beside an "
+        "upstream's tick of 100 ms and more.",
+    )
+    max_batch_size: int = Field(
+        default=10,
+        ge=1,
+        description="Most calls in one request: a failure touches no more than these.",
+    )
+    max_datums: int = Field(
+        default=1024,
+        ge=1,
+        description="Most datums in one request. The upstream's own default limit.",
+    )
+    max_bytes: int = Field(
+        default=5_000_000,
+        ge=1,
+        description="Most bytes in one request, counted as the upstream counts. Its own default.",
+    )
+    idle_flush_ms: float = Field(
+        default=0.5,
+        ge=0,
+        le=60_000,
+        description="Quiet time after which a batch leaves while its lane is idle. Callers "
+        "released together land within it, and a lone caller does not feel it.",
+    )
+    preferred_sizes: Sizes = Field(
+        default=(),
+        description="Batch sizes in datums that are cheap for the upstream, such as those a JAX "
+        "server has compiled. Empty: any size.",
+    )
+
+
+class CallsSettings(_Section):
+    """How long calls and their answers live."""
+
+    default_timeout_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Deadline of calls that bring none. None: training calls may queue for hours.",
+    )
+    retention_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="How long an answer can be fetched again. An hour outlasts a caller's restart.",
+    )
+    max_kept_answers: int = Field(
+        default=10_000, ge=1, description="Most answers kept; the oldest go first."
+    )
+    max_kept_bytes: int = Field(
+        default=268_435_456,
+        ge=0,
+        description="Most bytes of kept answers; the oldest go first. 256 MiB is what a sidecar "
+        "may take at its worst.",
+    )
+    shutdown_grace_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="How long calls may still finish after SIGTERM; Kubernetes kills after 30 s.",
+    )
+
+
+class LogSettings(_Section):
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="Least severe line that is written. `debug` has one for every batch.",
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: for people on a terminal, JSON elsewhere."
+    )
+
+
+SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
+    "server": ServerSettings,
+    "upstream": UpstreamSettings,
+    "circuit_breaker": CircuitBreakerSettings,
+    "batching": BatchingSettings,
+    "calls": CallsSettings,
+    "metrics": MetricsSettings,
+    "log": LogSettings,
+}

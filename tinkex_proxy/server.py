@@ -34,7 +34,6 @@ from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Operation
-from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
@@ -276,8 +275,6 @@ async def _reach(services: Services, readiness: Readiness) -> None:
             status = (await upstream.ask(ask)).status
         except Unanswered as silence:
             readiness.reason = f"the upstream does not answer: {silence.detail}"
-        except CircuitOpen as error:
-            readiness.reason = error.detail
         else:
             if status < 500:
                 readiness.reached = True

@@ -52,12 +52,14 @@ async def test_our_own_patience_running_out_says_nothing_about_the_upstream(benc
 
 
 async def test_an_open_breaker_stops_all_but_heartbeats(bench, reply) -> None:
-    upstream, transport = bench.upstream([reply(500), reply()], threshold=1)
+    upstream, transport = bench.upstream([reply(500), reply(), reply(500)], threshold=1)
     await upstream.ask(ask())
     with pytest.raises(CircuitOpen):
         await upstream.ask(ask())
     assert (await upstream.ask(ask(Operation.HEARTBEAT))).status == 200
-    assert len(transport.requests) == 2
+    assert (await upstream.ask(ask(Operation.PROBE))).status == 500
+    assert len(transport.requests) == 3
+    assert upstream.breaker.snapshot("u", "k")["counts"]["failure"] == 1
 
 
 async def test_a_cancelled_probe_gives_its_place_back(bench, reply) -> None:

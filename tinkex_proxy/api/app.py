@@ -1,5 +1,6 @@
 """The ASGI application: FastAPI for the operators' routes, plain calls beside them, one guard."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -42,7 +43,7 @@ def make_app(
     app.add_exception_handler(HTTPException, _not_routed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     _instrument(app, ops.registry)
-    return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)  # type: ignore[arg-type]
+    return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)
 
 
 async def _not_routed(request: Request, raised: Exception) -> Response:
@@ -53,8 +54,10 @@ async def _not_routed(request: Request, raised: Exception) -> Response:
         headers = dict(raised.headers or {})
         allowed = headers.get("Allow") or headers.get("allow", "")
         error = MethodNotAllowed(f"{request.url.path} does not take {request.method}: {allowed}.")
-    answer = problem_answer(error, instance=request.url.path, request_id="-")
-    return Response(answer.body, answer.status, {**headers, **answer.headers})
+    request_id = uuid.uuid4().hex
+    answer = problem_answer(error, instance=request.url.path, request_id=request_id)
+    named = {**headers, **answer.headers, "x-request-id": request_id}
+    return Response(answer.body, answer.status, named)
 
 
 def _instrument(app: FastAPI, registry: CollectorRegistry) -> None:

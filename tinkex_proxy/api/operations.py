@@ -1,5 +1,6 @@
 """What operators look at: health, breakers, lanes, configuration, version, metrics."""
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -101,8 +102,10 @@ def _breakers(router: APIRouter, ops: Operations) -> None:
             if snapshot["id"] == breaker_id:
                 return JSONResponse(snapshot)
         error = RouteNotFound(f"No breaker {breaker_id!r}; GET /breakers lists them.")
-        answer = problem_answer(error, instance=request.url.path, request_id="-")
-        return Response(answer.body, answer.status, dict(answer.headers))
+        request_id = uuid.uuid4().hex
+        answer = problem_answer(error, instance=request.url.path, request_id=request_id)
+        named = {**answer.headers, "x-request-id": request_id}
+        return Response(answer.body, answer.status, named)
 
 
 def _insight(router: APIRouter, ops: Operations) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
 from tinkex_proxy.api.callers import CallerLeft, Wishes, digest_of, key_of, wait_for, wishes_of
 from tinkex_proxy.api.problems import problem_answer, problem_fields
-from tinkex_proxy.errors import DeadlineExceeded, Draining, InvalidRequest, ProxyError
+from tinkex_proxy.errors import DeadlineExceeded, Draining, InvalidJson, InvalidRequest, ProxyError
 from tinkex_proxy.runtime import sampling, trainer
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
@@ -33,6 +33,8 @@ from tinkex_proxy.runtime.work import Timeline
 from tinkex_proxy.wire import plain
 
 __all__ = ["PlainSettings", "Services", "plain_routes"]
+
+T = TypeVar("T")
 
 # A future is held no longer than most HTTP clients wait.
 MAX_FUTURE_WAIT_S = 60.0
@@ -258,14 +260,14 @@ async def _optim_step_batch(asked: Asked) -> object:
 
 async def _each(
     asked: Asked,
-    items: Sequence[object],
-    do: "Callable[..., Awaitable[object]]",
+    items: Sequence[T | InvalidRequest | InvalidJson],
+    do: Callable[[T], Awaitable[object]],
 ) -> object:
     """Do every item, in order on its lane; one that fails does not spoil the others."""
 
-    async def one(item: object) -> object:
+    async def one(item: T | InvalidRequest | InvalidJson) -> object:
         try:
-            if isinstance(item, ProxyError):
+            if isinstance(item, InvalidRequest | InvalidJson):
                 raise item
             fields = msgspec.to_builtins(await do(item))
         except ProxyError as error:

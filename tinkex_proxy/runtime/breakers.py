@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NoReturn
 
 import aiobreaker
 from aiobreaker.state import CircuitBreakerState
@@ -167,7 +168,7 @@ class Breaker:
             },
         }
 
-    def _refuse(self, retry_after_s: float) -> None:
+    def _refuse(self, retry_after_s: float) -> NoReturn:
         self._counts["rejected"] += 1
         raise CircuitOpen(
             f"The circuit breaker {self.id} is open after repeated upstream failures "

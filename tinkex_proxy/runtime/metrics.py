@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, StateSetMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.runtime.events import (
@@ -145,6 +146,7 @@ class StateCollector(Collector):
         self._gauges = gauges
         self._build = build
 
+    @override
     def collect(self) -> Iterable[Metric]:
         """Read everything now."""
         states = StateSetMetricFamily(

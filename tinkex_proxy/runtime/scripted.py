@@ -1,4 +1,4 @@
-"""A `Transport` that answers from a script: the network's twin, for faults no socket gives on order."""
+"""A `Transport` that answers from a script: the network's twin, for faults no socket gives."""
 
 from collections.abc import Callable
 

@@ -4,7 +4,8 @@ Every request goes through the breaker of its {base URL, key}, carries that key 
 judged by the table of `core.outcome`. What comes back is either an answer, whatever its status, or
 one of two exceptions: `CircuitOpen` (nothing was sent) or `Unanswered` (with its fault).
 
-Heartbeats pass an open breaker: a session that is not kept alive takes its models with it.
+Heartbeats pass an open breaker: a session that is not kept alive takes its models with it. So do
+probes, which only ask whether and how the upstream answers, and never count.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ __all__ = ["JSON", "PROTOBUF", "Ask", "Unanswered", "Upstream", "detail_of", "js
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
-_UNGUARDED = frozenset({Operation.HEARTBEAT})
+_UNGUARDED = frozenset({Operation.HEARTBEAT, Operation.PROBE})
 
 
 class Unanswered(Exception):  # noqa: N818 - an event to act on, not yet an error

@@ -1,0 +1,115 @@
+"""Real servers on loopback sockets, in the test's own event loop."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import uvicorn
+from tinkex_proxy.sandbox.app import create_app
+from tinkex_proxy.sandbox.options import Options
+
+from tinkex_proxy.config import Settings
+from tinkex_proxy.server import Proxy, build
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn, leaving signals alone and saying when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        yield
+
+
+@asynccontextmanager
+async def listening(app: object) -> AsyncIterator[str]:
+    """Serve an ASGI app on a free loopback port; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = QuietServer(
+        uvicorn.Config(
+            app, http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        )
+    )
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    started = asyncio.create_task(server.up.wait())
+    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        started.cancel()
+        server.should_exit = True
+        await running
+        listener.close()
+
+
+@dataclass
+class Running:
+    """A proxy at work, with a client on it."""
+
+    url: str
+    proxy: Proxy
+    client: httpx.AsyncClient
+
+    async def post(self, path: str, body: object = None, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if isinstance(body, bytes):
+            return await self.client.post(path, content=body, headers=named)
+        return await self.client.post(path, json=body, headers=named)
+
+    async def create(self, **fields: object) -> str:
+        body = {"base_model": "sandbox/tiny-1", "rank": 8, "seed": 1, **fields}
+        response = await self.post("/v1/models", body)
+        assert response.status_code == 200, response.text
+        return response.json()["model_id"]
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start a proxy in front of an upstream: `await start(upstream_url, section={...})`."""
+    async with AsyncExitStack() as stack:
+
+        async def run(upstream: str, **sections: Mapping[str, object]) -> Running:
+            options = {
+                f"{section}.{name}": value
+                for section, values in sections.items()
+                for name, value in values.items()
+            }
+            proxy = build(Settings.load({"upstream.base_url": upstream, **options}))
+            url = await stack.enter_async_context(listening(proxy.app))
+            client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+            return Running(url, proxy, await stack.enter_async_context(client))
+
+        yield run
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Callable[..., Awaitable[str]]]:
+    """Start a sandbox: `await upstream(flavours="json")` gives its URL."""
+    async with AsyncExitStack() as stack:
+
+        async def run(**options: object) -> str:
+            app = create_app(Options(**options))
+            return await stack.enter_async_context(listening(app))
+
+        yield run
+
+
+@pytest.fixture
+async def proxy(start: Start, upstream: Callable[..., Awaitable[str]]) -> Running:
+    """A proxy with defaults in front of a sandbox with defaults."""
+    return await start(await upstream())

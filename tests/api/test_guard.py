@@ -1,0 +1,109 @@
+import msgspec
+import pytest
+
+from tinkex_proxy.api.guard import Guard
+
+
+async def ask(
+    headers: list[tuple[str, str]],
+    *,
+    bind_host: str = "127.0.0.1",
+    allowed: list[str] | None = None,
+) -> tuple[int, dict[str, object]]:
+    async def inner(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    sent: list[dict[str, object]] = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "path": "/breakers",
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+    }
+    await Guard(inner, bind_host=bind_host, allowed_hosts=allowed or [])(scope, None, send)
+    return sent[0]["status"], msgspec.json.decode(sent[1]["body"])
+
+
+OURS = [
+    "localhost",
+    "localhost:8465",
+    "LOCALHOST:8465",
+    "localhost.:8465",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "127.9.8.7:8465",
+    "[::1]",
+    "[::1]:8465",
+]
+FOREIGN = [
+    "evil.example",
+    "evil.example:8465",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "2130706433",
+    "0x7f.1",
+    "10.0.0.1:8465",
+    "[2001:db8::1]:8465",
+    "localhost:8465:1",
+    "",
+]
+
+
+@pytest.mark.parametrize("host", OURS)
+async def test_our_own_names_are_answered(host: str) -> None:
+    assert (await ask([("host", host)]))[0] == 200
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+async def test_a_foreign_name_is_refused(host: str) -> None:
+    """DNS rebinding: the page's own host name reaches us."""
+    status, problem = await ask([("host", host)])
+    assert (status, problem["code"]) == (421, "foreign_host")
+
+
+async def test_no_host_or_two_are_refused() -> None:
+    assert (await ask([]))[0] == 421
+    assert (await ask([("host", "localhost"), ("host", "localhost")]))[0] == 421
+
+
+async def test_configured_names_are_answered() -> None:
+    assert (await ask([("host", "proxy:8465")]))[0] == 421
+    assert (await ask([("host", "proxy:8465")], allowed=["Proxy"]))[0] == 200
+
+
+async def test_beyond_loopback_addresses_are_ours_but_foreign_names_are_not() -> None:
+    """A kubelet's probe names the pod's IP; an address cannot be rebound."""
+    assert (await ask([("host", "10.1.2.3:8465")], bind_host="0.0.0.0"))[0] == 200  # noqa: S104
+    assert (await ask([("host", "evil.example")], bind_host="0.0.0.0"))[0] == 421  # noqa: S104
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:3000", ""])
+async def test_another_origins_page_is_refused(origin: str) -> None:
+    """Another port on localhost is another origin."""
+    status, problem = await ask([("host", "localhost:8465"), ("origin", origin)])
+    assert (status, problem["code"]) == (403, "foreign_origin")
+
+
+async def test_our_own_page_is_answered() -> None:
+    own = [("host", "localhost:8465"), ("origin", "http://localhost:8465")]
+    assert (await ask(own))[0] == 200
+
+
+async def test_a_cross_site_request_without_origin_is_refused() -> None:
+    """An <img> of a foreign page sends no Origin, but browsers say where it comes from."""
+    headers = [("host", "localhost"), ("sec-fetch-site", "cross-site")]
+    assert (await ask(headers))[0] == 403
+
+
+async def test_what_is_not_http_passes() -> None:
+    seen: list[object] = []
+
+    async def inner(scope, receive, send) -> None:
+        seen.append(scope["type"])
+
+    await Guard(inner, bind_host="127.0.0.1", allowed_hosts=[])({"type": "lifespan"}, None, None)
+    assert seen == ["lifespan"]

@@ -1,0 +1,60 @@
+import pytest
+
+from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
+from tinkex_proxy.runtime.accounts import Accounts
+
+
+class Made:
+    def __init__(self, key_id: str, key: str | None) -> None:
+        self.key_id, self.key, self.idle, self.closed = key_id, key, True, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def accounts(**more: object) -> Accounts:
+    options = {"default_key": "tml-ours", "key_required": False, "max_keys": 2, **more}
+    return Accounts(Made, **options)
+
+
+def test_a_callers_own_key_serves_that_caller_and_nobody_else() -> None:
+    registry = accounts()
+    assert registry.of("tml-mine").key == "tml-mine"
+    assert registry.of(None).key == "tml-ours"
+    assert registry.of("tml-ours") is registry.of(None) is registry.of_default()
+
+
+def test_a_key_id_tells_nothing_and_differs_between_processes() -> None:
+    one, other = accounts(), accounts()
+    assert one.key_id("tml-a") == one.key_id("tml-a") != one.key_id("tml-b")
+    assert one.key_id("tml-a") != other.key_id("tml-a")
+    assert "tml" not in one.key_id("tml-a")
+    assert one.key_id(None) == "none"
+
+
+def test_no_key_at_all() -> None:
+    assert accounts(default_key=None).of(None).key is None
+    with pytest.raises(ApiKeyMissing, match="X-API-Key"):
+        accounts(default_key=None, key_required=True).of(None)
+
+
+def test_the_idlest_account_gives_way_to_a_new_one() -> None:
+    registry = accounts()
+    first, second = registry.of("a"), registry.of("b")
+    registry.of("a")
+    registry.of("c")
+    assert (first.closed, second.closed, len(registry)) == (False, True, 2)
+
+
+def test_accounts_with_live_models_stay() -> None:
+    registry = accounts()
+    for key in ("a", "b"):
+        registry.of(key).idle = False
+    with pytest.raises(TooManyKeys, match="max_keys"):
+        registry.of("c")
+
+
+def test_our_own_questions_make_the_default_account_once() -> None:
+    registry = accounts()
+    assert registry.of_default() is registry.of_default()
+    assert len(registry) == 1

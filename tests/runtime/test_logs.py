@@ -1,0 +1,62 @@
+import logging
+
+import msgspec
+import pytest
+import structlog
+
+from tinkex_proxy.core.breaker import State
+from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.runtime.events import BatchLeft, Exchange, ModelsLost, Note, Transition
+from tinkex_proxy.runtime.logs import LogListener, configure_logs
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines_of(capsys) -> list[dict[str, object]]:
+    return [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_one_json_line_a_decision(capsys) -> None:
+    configure_logs("debug", "json")
+    listener = LogListener()
+    for event in (
+        Transition("b", State.CLOSED, State.OPEN, "answered 503"),
+        BatchLeft("m", 3, "linger", 4, 9, 0.0051),
+        ModelsLost("s", 3, "gone"),
+        Note("info", "hello", "m"),
+        Exchange("poll", 200, Outcome.SUCCESS, 0.1),
+    ):
+        listener.on_event(event)
+    lines = lines_of(capsys)
+    assert [line["event"] for line in lines] == [
+        "circuit breaker moved",
+        "batch left",
+        "upstream session ended",
+        "hello",
+    ]
+    assert (lines[0]["level"], lines[0]["after"]) == ("warning", "open")
+    assert lines[1]["waited_ms"] == 5.1
+    assert all("timestamp" in line for line in lines)
+
+
+def test_the_level_is_obeyed_and_other_libraries_speak_through_us(capsys) -> None:
+    configure_logs("info", "json")
+    LogListener().on_event(BatchLeft("m", 3, "linger", 4, 9, 0.005))
+    logging.getLogger("uvicorn.error").warning("from %s", "uvicorn")
+    (line,) = lines_of(capsys)
+    assert (line["event"], line["level"]) == ("from uvicorn", "warning")
+
+
+@pytest.mark.parametrize("form", ["console", "auto"])
+def test_console_lines_are_for_people(capsys, form) -> None:
+    configure_logs("info", form)
+    LogListener().on_event(Note("warning", "look here"))
+    assert "look here" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from tinkex_proxy.wire.faults import place, refuse
+from tinkex_proxy.wire.faults import Steps, refuse
 from tinkex_proxy.wire.forms import CHUNK_FIELDS, ChunkForm, Dtype, TensorData
 from tinkex_proxy.wire.packing import SIZES, Code, first_misfit, pack, unpack
 
@@ -103,8 +103,8 @@ class Tensor(msgspec.Struct, frozen=True):
         return unpack(CODES[self.dtype], self.data)
 
 
-def pack_at(pointer: str, code: Code, values: Sequence[float]) -> bytes:
-    """Pack the array that stands at `pointer`.
+def pack_at(at: Steps, code: Code, values: Sequence[float]) -> bytes:
+    """Pack the array that stands at `at`.
 
     Raises:
         InvalidRequest: a value does not fit; says which.
@@ -113,15 +113,15 @@ def pack_at(pointer: str, code: Code, values: Sequence[float]) -> bytes:
     if packed is None:
         index = first_misfit(code, values)
         shown = f"{values[index]!r:.{_SHOWN}}"
-        raise refuse(place(pointer, index), f"is {shown}; it must be {_HOLDS[code]}.")
+        raise refuse((*at, index), f"is {shown}; it must be {_HOLDS[code]}.")
     return packed
 
 
-def chunk_of(form: ChunkForm, pointer: str) -> Chunk | None:
-    """The chunk, checked; None for a pointer to an image elsewhere, which has no packed form."""
-    _check_fields(form, pointer)
+def chunk_of(form: ChunkForm, at: Steps) -> Chunk | None:
+    """The chunk, checked; None for an image that lies elsewhere, which has no packed form."""
+    _check_fields(form, at)
     if form.tokens is not UNSET:
-        return TextChunk(pack_at(place(pointer, "tokens"), "i", form.tokens))
+        return TextChunk(pack_at((*at, "tokens"), "i", form.tokens))
     if form.dmel is not UNSET:
         return DmelChunk(form.dmel)
     if form.data is not UNSET and form.format is not UNSET:
@@ -130,7 +130,7 @@ def chunk_of(form: ChunkForm, pointer: str) -> Chunk | None:
     return None
 
 
-def _check_fields(form: ChunkForm, pointer: str) -> None:
+def _check_fields(form: ChunkForm, at: Steps) -> None:
     required, optional = CHUNK_FIELDS[form.type]
     present = {
         name
@@ -138,50 +138,46 @@ def _check_fields(form: ChunkForm, pointer: str) -> None:
         if name != "type" and getattr(form, name) is not UNSET
     }
     if lacking := required - present:
-        raise refuse(pointer, f"is a chunk of type {form.type} and lacks `{min(lacking)}`.")
+        raise refuse(at, f"is a chunk of type {form.type} and lacks `{min(lacking)}`.")
     if foreign := present - required - optional:
-        raise refuse(
-            pointer, f"is a chunk of type {form.type}, which has no field `{min(foreign)}`."
-        )
+        raise refuse(at, f"is a chunk of type {form.type}, which has no field `{min(foreign)}`.")
 
 
-def tensor_of(name: str, form: TensorData, pointer: str) -> Tensor:
+def tensor_of(name: str, form: TensorData, at: Steps) -> Tensor:
     """The tensor called `name`, checked."""
     if form.dtype != _DTYPES.get(name, form.dtype):
-        raise refuse(place(pointer, "dtype"), f"is {form.dtype}; it must be {_DTYPES[name]}.")
-    data = pack_at(place(pointer, "data"), CODES[form.dtype], form.data)
+        raise refuse((*at, "dtype"), f"is {form.dtype}; it must be {_DTYPES[name]}.")
+    data = pack_at((*at, "data"), CODES[form.dtype], form.data)
     shape = (len(form.data),) if form.shape is None else tuple(form.shape)
-    pack_at(place(pointer, "shape"), "q", shape)
+    pack_at((*at, "shape"), "q", shape)
     if any(size < 0 for size in shape):
-        raise refuse(
-            place(pointer, "shape"), f"is {list(shape)!s:.{_SHOWN}}; no size may be negative."
-        )
+        raise refuse((*at, "shape"), f"is {list(shape)!s:.{_SHOWN}}; no size may be negative.")
     if form.sparse_crow_indices is not None or form.sparse_col_indices is not None:
-        return _sparse(form, data, shape, pointer)
+        return _sparse(form, data, shape, at)
     if math.prod(shape) != len(form.data):
         raise refuse(
-            place(pointer, "shape"),
+            (*at, "shape"),
             f"is {list(shape)!s:.{_SHOWN}}, which is not the shape of {len(form.data)} values.",
         )
     return Tensor(data, form.dtype, shape)
 
 
-def _sparse(form: TensorData, data: bytes, shape: tuple[int, ...], pointer: str) -> Tensor:
+def _sparse(form: TensorData, data: bytes, shape: tuple[int, ...], at: Steps) -> Tensor:
     crow, cols = form.sparse_crow_indices, form.sparse_col_indices
     if crow is None or cols is None:
         raise refuse(
-            pointer, "has one of sparse_crow_indices and sparse_col_indices; a sparse one has both."
+            at, "has one of sparse_crow_indices and sparse_col_indices; a sparse one has both."
         )
     if form.shape is None or len(shape) != 2:
-        raise refuse(pointer, "is sparse, so it needs a shape of two sizes: rows and columns.")
+        raise refuse(at, "is sparse, so it needs a shape of two sizes: rows and columns.")
     if fault := _csr_fault(crow, cols, len(form.data), shape):
-        raise refuse(pointer, f"is not sound CSR: {fault}.")
+        raise refuse(at, f"is not sound CSR: {fault}.")
     return Tensor(
         data,
         form.dtype,
         shape,
-        pack_at(place(pointer, "sparse_crow_indices"), "q", crow),
-        pack_at(place(pointer, "sparse_col_indices"), "q", cols),
+        pack_at((*at, "sparse_crow_indices"), "q", crow),
+        pack_at((*at, "sparse_col_indices"), "q", cols),
     )
 
 

@@ -27,7 +27,7 @@ from tinkex_proxy.wire.content import (
     pack_at,
     tensor_of,
 )
-from tinkex_proxy.wire.faults import place, read, refuse
+from tinkex_proxy.wire.faults import Steps, read, refuse
 from tinkex_proxy.wire.forms import LONG_FORM, SHORT_FORM, DatumForm, ModelInput, Tokens
 from tinkex_proxy.wire.packing import unpack
 
@@ -47,12 +47,12 @@ _DATUM: Final = msgspec.json.Decoder(DatumForm)
 _TOKENS: Final = msgspec.json.Decoder(Tokens)
 _MODEL_INPUT: Final = msgspec.json.Decoder(ModelInput)
 
-# Where a caller finds what it called `target_tokens` and `weights`, by "is Tinker's own form".
-_NAMES: Final = {
-    False: {"target_tokens": "/targets", "weights": "/weights"},
+# What a caller called `target_tokens` and `weights`, by "is Tinker's own form".
+_NAMES: Final[dict[bool, dict[str, Steps]]] = {
+    False: {"target_tokens": ("targets",), "weights": ("weights",)},
     True: {
-        "target_tokens": "/loss_fn_inputs/target_tokens",
-        "weights": "/loss_fn_inputs/weights",
+        "target_tokens": ("loss_fn_inputs", "target_tokens"),
+        "weights": ("loss_fn_inputs", "weights"),
     },
 }
 _ONE: Final = b"\x00\x00\x80\x3f"  # 1.0 as float32
@@ -123,66 +123,65 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 def parse_datums(
-    raw: Sequence[msgspec.Raw], *, loss_fn: str = "cross_entropy", pointer: str = "/data"
+    raw: Sequence[msgspec.Raw], *, loss_fn: str = "cross_entropy", at: Steps = ("data",)
 ) -> tuple[Datum, ...]:
     """Decode and check datums.
 
     Args:
         raw: their texts.
         loss_fn: the loss they are for; `cross_entropy` needs a target and a weight for each token.
-        pointer: where their array stands in the caller's body.
+        at: where their array stands in the caller's body.
 
     Raises:
         InvalidRequest: one is not sound; says which.
     """
     if not raw:
-        raise refuse(pointer, "is empty; send at least one datum.")
-    return tuple(_datum(text, loss_fn, place(pointer, index)) for index, text in enumerate(raw))
+        raise refuse(at, "is empty; send at least one datum.")
+    return tuple(_datum(text, loss_fn, (*at, index)) for index, text in enumerate(raw))
 
 
-def parse_prompt(raw: msgspec.Raw, pointer: str = "/prompt") -> Prompt:
+def parse_prompt(raw: msgspec.Raw, at: Steps = ("prompt",)) -> Prompt:
     """Decode and check a prompt: an array of tokens, or Tinker's `ModelInput`."""
     kind = memoryview(raw).tobytes()[:1]
     if kind == b"[":
-        tokens = read(_TOKENS, raw, pointer)
-        pack_at(pointer, "i", tokens)
+        tokens = read(_TOKENS, raw, at)
+        pack_at(at, "i", tokens)
         text = b'{"chunks":[{"type":"encoded_text","tokens":%b}]}' % bytes(raw)
         return Prompt(len(tokens), msgspec.Raw(text))
     if kind != b"{":
-        raise refuse(pointer, "must be an array of token ids, or a ModelInput with `chunks`.")
-    chunks = _chunks(read(_MODEL_INPUT, raw, pointer), pointer)
+        raise refuse(at, "must be an array of token ids, or a ModelInput with `chunks`.")
+    chunks = _chunks(read(_MODEL_INPUT, raw, at), at)
     return Prompt(sum(_length(chunk) for chunk in chunks if chunk is not None), raw)
 
 
-def _datum(text: msgspec.Raw, loss_fn: str, pointer: str) -> Datum:
-    form = read(_DATUM, text, pointer)
+def _datum(text: msgspec.Raw, loss_fn: str, at: Steps) -> Datum:
+    form = read(_DATUM, text, at)
     short = [name for name in SHORT_FORM if getattr(form, name) is not UNSET]
     long = [name for name in LONG_FORM if getattr(form, name) is not UNSET]
     if short and long:
-        raise refuse(
-            pointer, f"mixes `{short[0]}` of the short form with `{long[0]}` of Tinker's own."
-        )
-    datum = _from_long(form, text, pointer) if long else _from_short(form, pointer)
+        raise refuse(at, f"mixes `{short[0]}` of the short form with `{long[0]}` of Tinker's own.")
+    datum = _from_long(form, text, at) if long else _from_short(form, at)
     if not any(isinstance(chunk, ImageChunk | DmelChunk) for chunk in datum.chunks):
-        _check_tokens(datum, loss_fn if long else "cross_entropy", pointer, _NAMES[bool(long)])
+        each = bool(short) or loss_fn == "cross_entropy"
+        _check_tokens(datum, at, _NAMES[bool(long)], each=each)
     return datum
 
 
-def _from_short(form: DatumForm, pointer: str) -> Datum:
+def _from_short(form: DatumForm, at: Steps) -> Datum:
     if form.tokens is UNSET or form.targets is UNSET:
         lacking = "tokens" if form.tokens is UNSET else "targets"
         raise refuse(
-            pointer,
+            at,
             f'lacks `{lacking}`. A datum is {{"tokens":[...],"targets":[...]}}, with '
             '"weights":[...] if you like, or has `model_input` and `loss_fn_inputs`.',
         )
-    targets = pack_at(place(pointer, "targets"), "q", form.targets)
+    targets = pack_at((*at, "targets"), "q", form.targets)
     if form.weights is UNSET or form.weights is None:
         packed, count = _ONE * len(form.targets), len(form.targets)
     else:
-        packed, count = pack_at(place(pointer, "weights"), "f", form.weights), len(form.weights)
+        packed, count = pack_at((*at, "weights"), "f", form.weights), len(form.weights)
     return Datum(
-        (TextChunk(pack_at(place(pointer, "tokens"), "i", form.tokens)),),
+        (TextChunk(pack_at((*at, "tokens"), "i", form.tokens)),),
         {
             "target_tokens": Tensor(targets, "int64", (len(form.targets),)),
             "weights": Tensor(packed, "float32", (count,)),
@@ -190,46 +189,45 @@ def _from_short(form: DatumForm, pointer: str) -> Datum:
     )
 
 
-def _from_long(form: DatumForm, text: msgspec.Raw, pointer: str) -> Datum:
+def _from_long(form: DatumForm, text: msgspec.Raw, at: Steps) -> Datum:
     if form.model_input is UNSET or form.loss_fn_inputs is UNSET:
         lacking = "model_input" if form.model_input is UNSET else "loss_fn_inputs"
-        raise refuse(pointer, f"lacks `{lacking}`.")
+        raise refuse(at, f"lacks `{lacking}`.")
     chunks = []
-    at = place(pointer, "model_input")
-    for index, chunk in enumerate(_chunks(form.model_input, at)):
+    here = (*at, "model_input")
+    for index, chunk in enumerate(_chunks(form.model_input, here)):
         if chunk is None:
             raise refuse(
-                place(at, "chunks", index),
+                (*here, "chunks", index),
                 "points to an image elsewhere; a training call takes the image itself.",
             )
         chunks.append(chunk)
     tensors = {
-        name: tensor_of(name, tensor, place(pointer, "loss_fn_inputs", name))
+        name: tensor_of(name, tensor, (*at, "loss_fn_inputs", name))
         for name, tensor in form.loss_fn_inputs.items()
     }
     return Datum(tuple(chunks), tensors, text)
 
 
-def _chunks(form: ModelInput, pointer: str) -> list[Chunk | None]:
-    at = place(pointer, "chunks")
-    return [chunk_of(chunk, place(at, index)) for index, chunk in enumerate(form.chunks)]
+def _chunks(form: ModelInput, at: Steps) -> list[Chunk | None]:
+    here = (*at, "chunks")
+    return [chunk_of(chunk, (*here, index)) for index, chunk in enumerate(form.chunks)]
 
 
-def _check_tokens(datum: Datum, loss_fn: str, pointer: str, names: dict[str, str]) -> None:
-    """A datum of text has tokens; `cross_entropy` needs one target and one weight for each."""
+def _check_tokens(datum: Datum, at: Steps, names: dict[str, Steps], *, each: bool) -> None:
+    """A datum of text has tokens, and with `each` one target and one weight for each of them."""
     tokens = datum.tokens
     if not tokens:
-        raise refuse(pointer, "has no tokens.")
-    for name, at in names.items():
+        raise refuse(at, "has no tokens.")
+    for name, inside in names.items():
         tensor = datum.tensors.get(name)
-        if loss_fn != "cross_entropy" or tensor is None or tensor.is_sparse:
+        if not each or tensor is None or tensor.is_sparse or len(tensor.shape) != 1:
             continue
-        if len(tensor.shape) == 1 and tensor.shape[0] != tokens:
-            what = "target" if name == "target_tokens" else "weight"
+        if tensor.shape[0] != tokens:
             raise refuse(
-                pointer + at,
-                f"has {tensor.shape[0]} values for {tokens} tokens; "
-                f"cross_entropy needs one {what} for each token.",
+                (*at, *inside),
+                f"has length {tensor.shape[0]}; there are {tokens} tokens, "
+                "and cross_entropy needs one for each.",
             )
 
 

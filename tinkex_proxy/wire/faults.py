@@ -17,9 +17,13 @@ import msgspec
 from tinkex_proxy.errors import InvalidJson, InvalidRequest
 from tinkex_proxy.wire.walk import Place, walk
 
-__all__ = ["nearest", "place", "read", "read_body", "refuse"]
+__all__ = ["Steps", "nearest", "read", "read_body", "refuse"]
 
 T = TypeVar("T")
+
+# Keys and indices from the body to a value in it. A tuple costs a good body next to nothing; the
+# pointer is written when there is somebody to read it.
+Steps = tuple[str | int, ...]
 
 _PARTS: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _EXPECTED: Final = re.compile(r"^Expected `(?P<want>.*?)`(?P<limit>[^,]*)(, got `(?P<got>.*)`)?$")
@@ -51,38 +55,38 @@ def read_body(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
     return read(decoder, raw)
 
 
-def read(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, pointer: str = "") -> T:
-    """Decode a body, or the piece of one that stands at `pointer`."""
+def read(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, at: Steps = ()) -> T:
+    """Decode a body, or the piece of one that stands at `at`."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _misfit(decoder.type, raw, str(error), pointer) from None
+        raise _misfit(decoder.type, raw, str(error), at) from None
     except msgspec.DecodeError as error:
-        raise _malformed(bytes(raw), str(error), pointer) from None
+        raise _malformed(bytes(raw), str(error), at) from None
     except RecursionError:
-        raise InvalidJson(f"{_subject(pointer)} is nested too deeply.") from None
+        raise InvalidJson(f"{_subject(at)} is nested too deeply.") from None
 
 
-def refuse(pointer: str, predicate: str) -> InvalidRequest:
-    """The error that says what is wrong with the value at `pointer`."""
-    return InvalidRequest(f"{_subject(pointer)} {predicate}", pointer=pointer)
-
-
-def place(pointer: str, *steps: str | int) -> str:
-    """The RFC 6901 pointer to something inside the value at `pointer`."""
-    escaped = (str(step).replace("~", "~0").replace("/", "~1") for step in steps)
-    return "/".join((pointer, *escaped))
+def refuse(at: Steps, predicate: str) -> InvalidRequest:
+    """The error that says what is wrong with the value at `at`."""
+    return InvalidRequest(f"{_subject(at)} {predicate}", pointer=_pointer(at))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that was probably meant, or all known names, as the end of a sentence."""
+    """What was probably meant, and all that is known, as the end of a sentence."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(names)}."
+    meant = f"; did you mean `{close[0]}`?" if close else "."
+    return f"{meant} Known are {', '.join(names)}."
 
 
-def _subject(pointer: str) -> str:
-    return f"`{pointer}`" if pointer else "The body"
+def _pointer(at: Steps) -> str:
+    """As RFC 6901 writes it."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in at)
+
+
+def _subject(at: Steps) -> str:
+    return f"`{_pointer(at)}`" if at else "The body"
 
 
 def _check_utf8(raw: bytes) -> None:
@@ -101,8 +105,8 @@ def _position(raw: bytes, at: int) -> str:
     return f"byte {at} (line {line}, column {column})"
 
 
-def _malformed(raw: bytes, message: str, pointer: str) -> InvalidJson:
-    subject = _subject(pointer)
+def _malformed(raw: bytes, message: str, steps: Steps) -> InvalidJson:
+    subject = _subject(steps)
     if not raw.strip():
         return InvalidJson(f"{subject} is empty; send a JSON object.")
     found = _BYTE.match(message)
@@ -116,19 +120,19 @@ def _malformed(raw: bytes, message: str, pointer: str) -> InvalidJson:
 def _hint(raw: bytes, at: int) -> str:
     if raw.startswith(b"\xef\xbb\xbf"):
         return " Send it without the byte order mark."
-    if raw[max(at - 1, 0) :].lstrip(b"-").startswith((b"NaN", b"Inf")):
+    if raw[at : at + 3] in {b"NaN", b"Inf"}:
         return " JSON has no NaN and no Infinity; send finite numbers."
     if raw[at : at + 1] == b"'":
         return " JSON strings stand in double quotes."
     return ""
 
 
-def _misfit(form: object, raw: bytes | msgspec.Raw, message: str, pointer: str) -> InvalidRequest:
+def _misfit(form: object, raw: bytes | msgspec.Raw, message: str, at: Steps) -> InvalidRequest:
     parts = _PARTS.match(message)
     path = parts["path"] if parts else None
     what = parts["what"] if parts else message
     found = walk(form, raw, path or "")
-    here = place(pointer, *found.steps)
+    here = (*at, *found.steps)
     field = _FIELD.match(what)
     if field is None:
         return refuse(here, _sentence(what, found))

@@ -23,7 +23,7 @@ from tinkex_proxy.wire.bodies import (
     TrainingBatch,
 )
 from tinkex_proxy.wire.datum import Datum, parse_datums, parse_prompt
-from tinkex_proxy.wire.faults import nearest, place, read, read_body, refuse
+from tinkex_proxy.wire.faults import Steps, nearest, read, read_body, refuse
 from tinkex_proxy.wire.openapi import openapi_schemas
 
 __all__ = [
@@ -102,7 +102,7 @@ def decode_training(raw: bytes, *, extra_loss_fns: frozenset[str] = frozenset())
         raw: the body.
         extra_loss_fns: losses that the upstream has beside `LOSS_FNS`.
     """
-    return _training(read_body(_TRAINING, raw), extra_loss_fns, "")
+    return _training(read_body(_TRAINING, raw), extra_loss_fns, ())
 
 
 def decode_training_batch(
@@ -111,7 +111,7 @@ def decode_training_batch(
     """Decode `forward_backward_batch`: one entry per request, its error if it is not sound."""
     calls: list[TrainingCall | InvalidRequest | InvalidJson] = []
     for index, item in enumerate(read_body(_TRAINING_BATCH, raw).requests):
-        at = place("", "requests", index)
+        at = ("requests", index)
         try:
             calls.append(_training(read(_TRAINING, item, at), extra_loss_fns, at))
         except (InvalidRequest, InvalidJson) as error:
@@ -129,7 +129,7 @@ def decode_optim_step_batch(raw: bytes) -> list[OptimStep | InvalidRequest | Inv
     steps: list[OptimStep | InvalidRequest | InvalidJson] = []
     for index, item in enumerate(read_body(_OPTIM_STEP_BATCH, raw).requests):
         try:
-            steps.append(read(_OPTIM_STEP, item, place("", "requests", index)))
+            steps.append(read(_OPTIM_STEP, item, ("requests", index)))
         except (InvalidRequest, InvalidJson) as error:
             steps.append(error)
     return steps
@@ -145,7 +145,7 @@ def decode_sample(raw: bytes) -> Sample:
     if isinstance(params.stop, str):
         params = msgspec.structs.replace(params, stop=[params.stop])
     if len({type(stop) for stop in params.stop or ()}) > 1:
-        raise refuse("/sampling_params/stop", "mixes strings and token ids; send one kind.")
+        raise refuse(("sampling_params", "stop"), "mixes strings and token ids; send one kind.")
     return msgspec.structs.replace(
         form, prompt=parse_prompt(form.prompt).json, sampling_params=params
     )
@@ -157,7 +157,7 @@ def decode_save_weights(raw: bytes) -> SaveWeights:
     if form.name is None:
         return form
     if form.path not in {None, form.name}:
-        raise refuse("/name", "and `/path` differ; they mean the same, so send one.")
+        raise refuse(("name",), "and `/path` differ; they mean the same, so send one.")
     return msgspec.structs.replace(form, path=form.name)
 
 
@@ -166,12 +166,12 @@ def decode_load_weights(raw: bytes) -> LoadWeights:
     return read_body(_LOAD_WEIGHTS, raw)
 
 
-def _training(form: Training, extra_loss_fns: frozenset[str], pointer: str) -> TrainingCall:
+def _training(form: Training, extra_loss_fns: frozenset[str], at: Steps) -> TrainingCall:
     known = extra_loss_fns.union(LOSS_FNS)
     if form.loss_fn not in known:
         raise refuse(
-            place(pointer, "loss_fn"),
-            f"is {form.loss_fn!r}, which no known loss is called{nearest(form.loss_fn, known)}",
+            (*at, "loss_fn"),
+            f"is {form.loss_fn!r}, which is no known loss{nearest(form.loss_fn, known)}",
         )
-    datums = parse_datums(form.data, loss_fn=form.loss_fn, pointer=place(pointer, "data"))
+    datums = parse_datums(form.data, loss_fn=form.loss_fn, at=(*at, "data"))
     return TrainingCall(form.model_id, datums, form.loss_fn, form.loss_fn_config or {})

@@ -91,7 +91,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
         [Metrics(registry), LogListener()],
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
     )
-    tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name}: {error!r}")))
+    tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name} failed", error)))
     transport = open_transport(
         settings.upstream.transport,
         _base_url(settings),

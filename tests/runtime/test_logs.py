@@ -31,7 +31,7 @@ def test_one_json_line_a_decision(capsys) -> None:
         Transition("b", State.CLOSED, State.OPEN, "answered 503"),
         BatchLeft("m", 3, "linger", 4, 9, 0.0051),
         ModelsLost("s", 3, "gone"),
-        Note("info", "hello", "m"),
+        Note("error", "hello", ValueError("because")),
         Exchange("poll", 200, Outcome.SUCCESS, 0.1),
     ):
         listener.on_event(event)
@@ -44,6 +44,7 @@ def test_one_json_line_a_decision(capsys) -> None:
     ]
     assert (lines[0]["level"], lines[0]["after"]) == ("warning", "open")
     assert lines[1]["waited_ms"] == 5.1
+    assert "ValueError: because" in lines[3]["exception"]
     assert all("timestamp" in line for line in lines)
 
 

@@ -175,7 +175,7 @@ class CallRoute:
             raise
         except Exception as bug:  # noqa: BLE001 - nobody gets a stack trace; the log does
             code = "internal_error"
-            services.hub.tell(Note("error", f"{self._operation}: {bug!r}"))
+            services.hub.tell(Note("error", f"{self._operation} failed", bug))
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:

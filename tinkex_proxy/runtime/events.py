@@ -76,11 +76,11 @@ class ModelsLost:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A decision worth one log line that no metric counts."""
+    """Something worth one log line that no metric counts; `error` adds its stack trace."""
 
     level: str
     message: str
-    model_id: str | None = None
+    error: BaseException | None = None
 
 
 Event = Exchange | BatchLeft | Transition | CallEnded | ModelsLost | Note

@@ -81,6 +81,6 @@ class LogListener:
                 )
             case Note():
                 level = logging.getLevelNamesMapping()[event.level.upper()]
-                self._log.log(level, event.message, model_id=event.model_id)
+                self._log.log(level, event.message, exc_info=event.error)
             case _:
                 pass

@@ -1,0 +1,56 @@
+# `make run` shows it, `make test` proves it, `make e2e` proves it against a real Tinker server.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.from-lock
+
+.DEFAULT_GOAL := help
+.PHONY: help run test e2e lock clean
+
+help:
+	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
+	@echo "make test     lint, types, import rules, tests with coverage"
+	@echo "make e2e      the same calls against SkyRL's Tinker server"
+	@echo "make lock     resolve the dependencies again (UPGRADE=1: to their newest versions)"
+
+# The environment is exactly what was tested: versions and hashes from the lock file, this project on top.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; say make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(READY)
+	@exec $(BIN)/tinkex-proxy demo $(if $(ONCE),--once)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='tinkex_proxy/core/*,tinkex_proxy/wire/*' --fail-under=100
+	$(BIN)/coverage report --fail-under=95
+
+e2e: $(READY)
+	$(BIN)/python -m pytest tests/e2e -s
+
+# Four locks of one resolution: development, the image, the image with the sandbox, and what builds the wheel.
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \
+  --generate-hashes --allow-unsafe --strip-extras --no-emit-options --no-emit-index-url \
+  --no-emit-find-links --no-emit-trusted-host $(if $(UPGRADE),--upgrade)
+
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
+	$(COMPILE) --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	$(COMPILE) -c requirements.lock -o requirements-runtime.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --extra sandbox -o requirements-sandbox.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
+
+clean:
+	rm -rf build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

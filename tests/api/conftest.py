@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import uvicorn
-from tinkex_proxy.sandbox.app import create_app
-from tinkex_proxy.sandbox.options import Options
 
 from tinkex_proxy.config import Settings
+from tinkex_proxy.sandbox.app import create_app
+from tinkex_proxy.sandbox.options import Options
 from tinkex_proxy.server import Proxy, build
 
 

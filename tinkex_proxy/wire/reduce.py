@@ -40,7 +40,7 @@ def _metrics(outputs: Sequence[Output]) -> dict[str, float]:
         values = [output.metrics[name] for output in outputs]
         if reduction == "unique":
             combined[name] = values[0]
-            combined |= {f"{name}_{index}": value for index, value in enumerate(values[1:], 2)}
+            combined |= {f"{name}_{index}": value for index, value in enumerate(values[1:], 1)}
         elif reduction in _REDUCTIONS:
             combined[name] = _REDUCTIONS[reduction](values, weights)
     return combined

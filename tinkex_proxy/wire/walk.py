@@ -86,7 +86,10 @@ def _inside(piece: bytes | msgspec.Raw | None, step: str | int) -> msgspec.Raw |
 
 def _culprit(piece: bytes | msgspec.Raw | None, inner: object) -> str:
     """The first key whose value is not an `inner`."""
-    values = _OBJECT.decode(piece) if piece is not None else {}
+    try:
+        values = _OBJECT.decode(piece if piece is not None else b"{}")
+    except msgspec.DecodeError:
+        values = {}
     return next((key for key, value in values.items() if not _fits(value, inner)), "...")
 
 

@@ -1,0 +1,113 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinker.proto import tinker_public_pb2 as sdk
+from tinker.proto.response_conv import deserialize_forward_backward_output
+
+from tinkex_proxy.errors import UpstreamFault
+from tinkex_proxy.wire.output import Output, TensorOut, decode_output
+
+PROTOBUF = "application/x-protobuf"
+NUMPY = {
+    sdk.DTYPE_FLOAT32: "<f4",
+    sdk.DTYPE_INT64: "<i8",
+    sdk.DTYPE_INT32: "<i4",
+    sdk.DTYPE_BFLOAT16: "<u2",
+}
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> sdk.ForwardBackwardOutput:
+    """Several blocks, ragged rows, every dtype, arbitrary bytes as numbers."""
+    answer = sdk.ForwardBackwardOutput(loss_fn_output_type=draw(st.sampled_from(["", "p:T", "T"])))
+    answer.metrics["loss:sum"] = draw(st.floats(allow_nan=False))
+    names = draw(st.lists(st.sampled_from("abc"), unique=True))
+    for count in draw(st.lists(st.integers(1, 3), max_size=3)):
+        block = answer.loss_fn_outputs.add(num_datums=count)
+        for name in names:
+            field = block.fields[name]
+            field.dtype = draw(st.sampled_from(sorted(NUMPY)))
+            trailing = draw(st.sampled_from([[], [2], [2, 1], [0]]))
+            field.trailing_shape.extend(trailing)
+            size = np.dtype(NUMPY[field.dtype]).itemsize * (0 if 0 in trailing else 2)
+            rows = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+            offsets = [size * sum(rows[:i]) for i in range(count + 1)]
+            field.offsets = np.asarray(offsets, dtype="<i8").tobytes()
+            field.data = draw(st.binary(min_size=offsets[-1], max_size=offsets[-1]))
+    return answer
+
+
+@given(answers())
+def test_protobuf_answers_are_read_as_the_sdk_reads_them(answer: sdk.ForwardBackwardOutput) -> None:
+    """Numbers to the last bit, bfloat16 and int32 included."""
+    body = answer.SerializeToString()
+    ours, theirs = decode_output(body, PROTOBUF), deserialize_forward_backward_output(body)
+    if answer.loss_fn_outputs:
+        assert ours.loss_fn_output_type == (theirs.loss_fn_output_type or "ArrayRecord")
+    assert ours.metrics == theirs.metrics
+    assert len(ours.records) == len(theirs.loss_fn_outputs)
+    for mine, its in zip(ours.records, theirs.loss_fn_outputs, strict=True):
+        assert mine.keys() == its.keys()
+        for name, tensor in its.items():
+            assert (mine[name].dtype, mine[name].shape) == (tensor.dtype, tensor.shape)
+            assert np.array_equal(mine[name].data, tensor.data, equal_nan=True)
+
+
+def test_an_answer_to_nothing_has_the_sdks_type() -> None:
+    assert decode_output(b"", PROTOBUF) == Output("ArrayRecord", (), {})
+
+
+def test_json_answers_are_read_with_what_they_leave_out() -> None:
+    """A shape is one dimension, a dtype float32; a number that was none is a NaN."""
+    body = {
+        "loss_fn_outputs": [
+            {"logprobs": {"data": [-1, -2.5]}},
+            {"x": {"data": [1, 2], "dtype": "int64", "shape": [2, 1]}},
+        ],
+        "loss_fn_output_type": "scalar",
+        "metrics": {"a:mean": 1, "b:mean": None},
+        "type": "forward_backward",
+    }
+    output = decode_output(json.dumps(body).encode(), "application/json; charset=utf-8")
+    assert output.loss_fn_output_type == "scalar"
+    assert output.records == (
+        {"logprobs": TensorOut([-1, -2.5], "float32", [2])},
+        {"x": TensorOut([1, 2], "int64", [2, 1])},
+    )
+    assert output.metrics["a:mean"] == 1.0
+    assert math.isnan(output.metrics["b:mean"])
+    odd = decode_output(b'{"loss_fn_outputs":[{"a":{"data":[null]}}]}', "application/json")
+    assert math.isnan(odd.records[0]["a"].data[0])
+    assert odd.metrics == {}
+
+
+def with_field(**fields: object) -> bytes:
+    answer = sdk.ForwardBackwardOutput()
+    answer.loss_fn_outputs.add(num_datums=1).fields["a"].CopyFrom(sdk.BatchedTensor(**fields))
+    return answer.SerializeToString()
+
+
+OFFSETS = (0).to_bytes(8, "little") + (4).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"error": "no"}', "application/json"),
+        (b'{"loss_fn_outputs": ', "application/json"),
+        (b'{"loss_fn_outputs": [], "loss_fn_output_type": "\xff"}', "application/json"),
+        (b"<html>", "text/html"),
+        (b"\x12\x05", PROTOBUF),
+        (with_field(dtype=9, data=b"1234", offsets=OFFSETS), PROTOBUF),
+        (with_field(dtype=1, data=b"12345", offsets=OFFSETS), PROTOBUF),
+        (with_field(dtype=1, data=b"1234", offsets=b""), PROTOBUF),
+        (with_field(dtype=1, data=b"", offsets=OFFSETS), PROTOBUF),
+    ],
+)
+def test_what_is_no_answer_is_the_upstreams_fault(body: bytes, content_type: str) -> None:
+    with pytest.raises(UpstreamFault):
+        decode_output(body, content_type)

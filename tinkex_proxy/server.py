@@ -38,7 +38,7 @@ from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
-from tinkex_proxy.runtime.events import Hub, Note
+from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
@@ -87,8 +87,11 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
     clock = clock or MonotonicClock()
     log = structlog.get_logger("tinkex_proxy")
     registry = CollectorRegistry()
+    listeners: list[Listener] = [LogListener()]
+    if settings.metrics.enabled:
+        listeners.append(Metrics(registry))
     hub = Hub(
-        [Metrics(registry), LogListener()],
+        listeners,
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
     )
     tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name} failed", error)))
@@ -156,7 +159,14 @@ class _Makings:
             hub=self.hub,
             wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
         )
-        upstream = Upstream(self.transport, key, breaker, clock=self.clock, hub=self.hub)
+        upstream = Upstream(
+            self.transport,
+            key,
+            breaker,
+            clock=self.clock,
+            hub=self.hub,
+            timeout_s=upstream_settings.request_timeout_s,
+        )
         tools = Tools(
             submitter=Submitter(upstream, self.clock, patience_s=upstream_settings.submit_retry_s),
             poller=Poller(upstream, self.clock, hold_s=upstream_settings.poll_timeout_s),
@@ -207,7 +217,7 @@ def _operations(
         accounts=services.accounts,
         clock=services.clock,
         readiness=readiness,
-        registry=registry,
+        registry=registry if settings.metrics.enabled else None,
         upstream=upstream,
         config=masked(settings),
         version={

@@ -42,7 +42,8 @@ def make_app(
     app.router.routes.extend(plain_routes)
     app.add_exception_handler(HTTPException, _not_routed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    _instrument(app, ops.registry)
+    if ops.registry is not None:
+        _instrument(app, ops.registry)
     return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)
 
 

@@ -49,7 +49,7 @@ class Operations:
     accounts: Accounts
     clock: Clock
     readiness: Readiness
-    registry: CollectorRegistry
+    registry: CollectorRegistry | None
     upstream: str
     config: Mapping[str, object]
     version: Mapping[str, object]
@@ -62,6 +62,8 @@ def operations_router(ops: Operations) -> APIRouter:
     _health(router, ops)
     _breakers(router, ops)
     _insight(router, ops)
+    if ops.registry is not None:
+        _metrics(router, ops.registry)
     return router
 
 
@@ -131,8 +133,10 @@ def _insight(router: APIRouter, ops: Operations) -> None:
         flavours = sorted({account.flavour.value for account in ops.accounts if account.learned})
         return JSONResponse({**ops.version, "upstream_flavours": flavours})
 
+
+def _metrics(router: APIRouter, registry: CollectorRegistry) -> None:
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics(request: Request) -> Response:
         """Prometheus text, or OpenMetrics where the client asks for it."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(ops.registry), headers={"content-type": content_type})
+        return Response(encode(registry), headers={"content-type": content_type})

@@ -17,12 +17,13 @@ What was decided here:
 
 from tinkex_proxy.config.checks import find_contradictions, find_warnings
 from tinkex_proxy.config.faults import ConfigError
-from tinkex_proxy.config.load import Settings
+from tinkex_proxy.config.load import Settings, environment_without_settings
 from tinkex_proxy.config.show import masked, settings_table
 
 __all__ = [
     "ConfigError",
     "Settings",
+    "environment_without_settings",
     "find_contradictions",
     "find_warnings",
     "masked",

@@ -34,7 +34,7 @@ from tinkex_proxy.config.sections import (
     UpstreamSettings,
 )
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "environment_without_settings"]
 
 FILE_VARIABLE: Final = "TINKEX_PROXY_CONFIG"
 KEY_VARIABLE: Final = "TINKER_API_KEY"
@@ -209,3 +209,9 @@ def _check_key(settings: Settings, origins: Mapping[tuple[str, str], str]) -> No
             f"upstream.api_key (from {origins['upstream', 'api_key']}) does not start with "
             f"{KEY_START!r}, as every key of {host} does"
         )
+
+
+def environment_without_settings() -> dict[str, str]:
+    """This process's environment for a child that must not take over its settings or its key."""
+    ours = (names.ENV_PREFIX, "TINKER_")
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}

@@ -157,13 +157,14 @@ class MetricsSettings(_Section):
     snapshot_interval_ms: int = Field(
         default=60_000,
         ge=1,
-        description="Time between snapshots. As long as a usual scrape and alert step.",
+        description="Time between snapshots: a usual scrape step. Kept for the snapshot API; "
+        "nothing reads it yet.",
     )
     histogram_max_size: int = Field(
         default=1000,
         ge=1,
-        description="Most buckets of one quantile sketch. 1,000 hold 1 % precision from "
-        "microseconds to hours.",
+        description="Most buckets of one quantile sketch: 1,000 hold 1 % precision from "
+        "microseconds to hours. Kept for the snapshot API; nothing reads it yet.",
     )
 
 

@@ -55,7 +55,7 @@ class Ask:
         identity: sent as `X-Idempotency-Key`; the same for every repetition of one request.
         repeatable: whether the upstream recognises a repetition, so that a lost answer may be asked
             for again.
-        timeout_s: seconds until the whole answer must be there.
+        timeout_s: seconds until the whole answer must be there; None takes the upstream's default.
         patience: True where running out of time is our own choice (a long poll) and says nothing
             about the upstream.
     """
@@ -67,7 +67,7 @@ class Ask:
     accept: str = JSON
     identity: str | None = None
     repeatable: bool = True
-    timeout_s: float = 60.0
+    timeout_s: float | None = None
     method: str = "POST"
     patience: bool = False
 
@@ -81,6 +81,7 @@ class Upstream:
         breaker: guards all but heartbeats.
         clock: measures exchanges.
         hub: told of every exchange.
+        timeout_s: how long an answer is waited for where the request does not say.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Upstream:
         *,
         clock: Clock,
         hub: Hub,
+        timeout_s: float = 60.0,
     ) -> None:
+        self._timeout_s = timeout_s
         self._transport = transport
         self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
         self.breaker = breaker
@@ -136,7 +139,8 @@ class Upstream:
             headers["content-type"] = ask.content_type
         if ask.identity is not None:
             headers["x-idempotency-key"] = ask.identity
-        return Request(ask.method, ask.path, headers, ask.body, ask.timeout_s)
+        timeout_s = self._timeout_s if ask.timeout_s is None else ask.timeout_s
+        return Request(ask.method, ask.path, headers, ask.body, timeout_s)
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

@@ -1,17 +1,16 @@
 """The sandbox as an ASGI application: the Tinker wire API, JSON and protobuf."""
 
 import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tinkex_proxy.sandbox.gate import Gate
 from tinkex_proxy.sandbox.http import answering
 from tinkex_proxy.sandbox.options import Options
 from tinkex_proxy.sandbox.registry import Registry
@@ -21,6 +20,8 @@ from tinkex_proxy.sandbox.service_face import ServiceFace
 from tinkex_proxy.sandbox.training_face import TrainingFace
 
 __all__ = ["create_app"]
+
+LOG = logging.getLogger("tinkex_proxy.sandbox")
 
 
 def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -> ASGIApp:
@@ -34,6 +35,7 @@ def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        LOG.warning("This is a sandbox: toy models (%s), not a service", ", ".join(options.models))
         yield
         await service.engine.close()
 
@@ -46,19 +48,5 @@ def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=_gatekeeper(options))],
+        middleware=[Middleware(Gate, keys=options.api_keys)],
     )
-
-
-def _gatekeeper(
-    options: Options,
-) -> Callable[[Request, RequestResponseEndpoint], Awaitable[Response]]:
-    async def check(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        key = request.headers.get("x-api-key", "")
-        if options.api_keys and key not in options.api_keys:
-            return JSONResponse({"detail": "Invalid API key"}, 401)
-        response = await call_next(request)
-        response.headers["server"] = "tinkex-sandbox"
-        return response
-
-    return check

@@ -109,7 +109,7 @@ def from_protobuf(body: bytes) -> Training:
         raise BadRequest(f"not a ForwardBackwardRequest: {error}") from None
     data = []
     for datum in message.data:
-        chunks = [np.frombuffer(c.encoded_text.tokens, dtype="<i4") for c in datum.model_input]
+        chunks = [_tokens(chunk) for chunk in datum.model_input]
         inputs = {name: _array(tensor) for name, tensor in datum.loss_fn_inputs.items()}
         data.append(_datum(chunks, inputs))
     config = dict(message.loss_fn_config)
@@ -124,6 +124,15 @@ def from_protobuf(body: bytes) -> Training:
             message.forward_only,
         )
     )
+
+
+def _tokens(chunk: pb.Chunk) -> npt.NDArray[np.int32]:
+    if chunk.WhichOneof("chunk") != "encoded_text":
+        raise BadRequest("the sandbox reads text only")
+    try:
+        return np.frombuffer(chunk.encoded_text.tokens, dtype="<i4")
+    except ValueError as error:
+        raise BadRequest(f"a chunk's bytes are not int32 tokens: {error}") from None
 
 
 def _array(tensor: pb.Tensor) -> Floats:
@@ -178,7 +187,7 @@ def from_json(body: bytes) -> Training:
         raise BadRequest("forward_backward_input or forward_input is missing")
     data = tuple(
         _datum(
-            [np.asarray(c.tokens, dtype=np.int64) for c in datum.model_input.chunks],
+            [tokens_of(chunk.tokens) for chunk in datum.model_input.chunks],
             {name: np.asarray(t.data, np.float64) for name, t in datum.loss_fn_inputs.items()},
         )
         for datum in call.data
@@ -198,7 +207,10 @@ def tokens_of(values: npt.ArrayLike) -> Ints:
     Raises:
         BadRequest: one is outside of the vocabulary.
     """
-    tokens = np.asarray(values, dtype=np.int64)
+    try:
+        tokens = np.asarray(values, dtype=np.int64)
+    except OverflowError:
+        raise BadRequest(f"a token is outside of the vocabulary of {VOCABULARY}", 400) from None
     outside = tokens[(tokens < 0) | (tokens >= VOCABULARY)]
     if outside.size:
         raise BadRequest(f"token {outside[0]} is outside of the vocabulary of {VOCABULARY}", 400)

@@ -2,8 +2,8 @@
 
 The requests of a model run by `seq_id`: n+1 does not start before n has arrived and run. A request
 is known by (model_id, seq_id): the same body again gives the first request's promise, another body
-is a conflict. Requests without a number run when they come. Work starts on a tick, as a real
-trainer's does, and everything that is due runs in that tick.
+is a conflict, and so is a number that has passed. Requests without a number run when they come.
+Work starts on a tick, as a real trainer's does, and everything that is due runs in that tick.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tinkex_proxy.sandbox.bodies import BadRequest
-from tinkex_proxy.sandbox.futures import Failed, Promise, Promises, Result
+from tinkex_proxy.sandbox.futures import Failed, Gone, Promise, Promises, Result
 from tinkex_proxy.sandbox.trainer import Trained
 
 __all__ = ["Engine", "Live"]
@@ -28,7 +28,7 @@ class Live:
         model_id: its name.
         session_id: it ends with this session.
         trained: weights and optimizer.
-        next_seq: the number that runs next.
+        next_seq: the number that runs next; 0 is the creation itself.
         seen: digest and promise of every number that came.
         waiting: work that came before its turn.
     """
@@ -37,11 +37,10 @@ class Live:
     session_id: str
     trained: Trained
     user_metadata: dict[str, object] | None = None
-    next_seq: int = 1
+    next_seq: int = 0
     seen: dict[int, tuple[bytes, Promise]] = field(default_factory=dict)
     waiting: dict[int, tuple[Work, Promise]] = field(default_factory=dict)
     runner: "asyncio.Task[None] | None" = None
-    unloaded: bool = False
 
 
 class Engine:
@@ -69,11 +68,18 @@ class Engine:
             raise BadRequest("Model not found", 404)
         return live
 
+    def remove(self, live: Live) -> None:
+        """End a model; what waits for its turn will never run."""
+        del self.models[live.model_id]
+        for _, promise in live.waiting.values():
+            promise.keep(Gone("Promise is gone: its model has ended"))
+        live.waiting.clear()
+
     def submit(self, live: Live, seq_id: int | None, body: bytes, work: Work) -> Promise:
         """Take a request.
 
         Raises:
-            BadRequest: 409, the number was used by another body.
+            BadRequest: 409, the number was used by another body or has passed.
         """
         digest = hashlib.blake2b(body).digest()
         if seq_id is None:
@@ -83,6 +89,8 @@ class Engine:
             if first != digest:
                 raise BadRequest("Training request sequence number was reused", 409)
             return promise
+        if seq_id < live.next_seq:
+            raise BadRequest(f"Training request sequence number {seq_id} has passed", 409)
         promise = self._promises.make(live.model_id)
         live.seen[seq_id] = (digest, promise)
         live.waiting[seq_id] = (work, promise)

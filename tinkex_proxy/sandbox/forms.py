@@ -8,6 +8,7 @@ __all__ = [
     "Asample",
     "CreateModel",
     "CreateSampler",
+    "JoinSampler",
     "LoadWeights",
     "OptimStep",
     "Retrieve",
@@ -79,6 +80,12 @@ class CreateSampler(msgspec.Struct):
     model_path: str | None = None
 
 
+class JoinSampler(msgspec.Struct):
+    """`join_sampling_session`."""
+
+    sampling_session_id: str
+
+
 class Chunk(msgspec.Struct):
     """A piece of a prompt."""
 
@@ -113,6 +120,7 @@ class Asample(msgspec.Struct):
     base_model: str | None = None
     model_path: str | None = None
     prompt_logprobs: bool | None = None
+    topk_prompt_logprobs: int = 0
 
 
 class Retrieve(msgspec.Struct):

@@ -20,6 +20,7 @@ class Options:
         api_keys: keys it accepts; empty accepts everybody.
         max_chunk_len: datums per request, told in `client/config`.
         max_chunk_bytes: bytes per request, told in `client/config`.
+        keep_results: how many results are kept; older ones are answered with 410.
         metadata_above_bytes: results larger than this are announced before they are sent, where the
             poll allows it.
     """
@@ -33,4 +34,5 @@ class Options:
     api_keys: frozenset[str] = frozenset()
     max_chunk_len: int = 1024
     max_chunk_bytes: int = 5_000_000
+    keep_results: int = 100_000
     metadata_above_bytes: int = 1_000_000

@@ -1,6 +1,10 @@
-"""What can be asked about models, checkpoints, samplers and sessions, in the REST shapes."""
+"""What can be asked about models, checkpoints, samplers and sessions, in the REST shapes.
+
+Times of day are all the same: the sandbox reads no clock of day, and the shapes want one.
+"""
 
 import datetime as dt
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,12 +16,11 @@ from tinkex_proxy.sandbox.service import Service
 
 __all__ = ["Registry"]
 
-# The sandbox keeps no times of day; the shapes want one.
 EPOCH = dt.datetime(2026, 1, 1, tzinfo=dt.UTC).isoformat()
 
 
 class Registry:
-    """Questions; nothing here changes anything."""
+    """Questions, and the one order that is asked the same way: to delete a checkpoint."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -25,7 +28,7 @@ class Registry:
     async def get_info(self, request: Request) -> Response:
         """Tell about a live model."""
         body = await read_fields(request)
-        live = self._service.engine.find(str(body.get("model_id")))
+        live = self._service.live(str(body.get("model_id")))
         data = {"base_model": live.trained.base_model, "model_name": live.trained.base_model}
         lora = {"rank": live.trained.adapter.rank}
         return JSONResponse(
@@ -49,17 +52,15 @@ class Registry:
 
     async def sampler(self, request: Request) -> Response:
         """Tell about a sampler."""
-        found = self._service.shelf.samplers.get(request.path_params["sampler_id"])
-        if found is None:
-            raise BadRequest("Sampler not found", 404)
+        found = self._service.shelf.sampler(request.path_params["sampler_id"])
         fields = {"base_model": found.base_model, "model_path": found.model_path}
         return JSONResponse({"sampler_id": found.sampler_id, **fields})
 
-    async def runs(self, _: Request) -> Response:
+    async def runs(self, request: Request) -> Response:
         """List the live models."""
+        self._service.sessions.sweep()
         listed = [_run(live) for live in self._service.engine.models.values()]
-        cursor = {"offset": 0, "limit": len(listed), "total_count": len(listed)}
-        return JSONResponse({"training_runs": listed, "cursor": cursor})
+        return JSONResponse(_page(request, "training_runs", listed))
 
     async def run(self, request: Request) -> Response:
         """Tell about one of them."""
@@ -67,12 +68,31 @@ class Registry:
 
     async def checkpoints(self, request: Request) -> Response:
         """List what a model was saved as."""
-        paths = self._service.shelf.of_model(request.path_params["model_id"])
+        paths = self._service.shelf.paths(request.path_params["model_id"])
         return JSONResponse({"checkpoints": [_checkpoint(path) for path in paths]})
 
-    async def sessions(self, _: Request) -> Response:
+    async def all_checkpoints(self, request: Request) -> Response:
+        """List everything that was saved."""
+        listed = [_checkpoint(path) for path in self._service.shelf.paths()]
+        return JSONResponse(_page(request, "checkpoints", listed))
+
+    async def delete_checkpoint(self, request: Request) -> Response:
+        """Forget saved weights."""
+        model_id, checkpoint = (request.path_params[name] for name in ("model_id", "checkpoint"))
+        self._service.shelf.remove(f"tinker://{model_id}/{checkpoint}")
+        return JSONResponse({"type": "delete_checkpoint"})
+
+    async def sessions(self, request: Request) -> Response:
         """List the live sessions."""
-        return JSONResponse({"sessions": self._service.sessions.ids})
+        ids: list[object] = list(self._service.sessions.ids)
+        return JSONResponse(_page(request, "sessions", ids))
+
+    async def session(self, request: Request) -> Response:
+        """Tell about one of them."""
+        found = self._service.sessions.find(request.path_params["session_id"])
+        models = self._service.engine.models.values()
+        ids = [live.model_id for live in models if live.session_id == found.session_id]
+        return JSONResponse({"training_run_ids": ids, "sampler_ids": []})
 
     async def inspect(self, request: Request) -> Response:
         """Tell what no real service tells; for tests of exactly-once."""
@@ -98,12 +118,29 @@ class Registry:
             "/api/v1/training_runs": ("GET", self.runs),
             "/api/v1/training_runs/{model_id}": ("GET", self.run),
             "/api/v1/training_runs/{model_id}/checkpoints": ("GET", self.checkpoints),
+            "/api/v1/training_runs/{model_id}/checkpoints/{checkpoint:path}": (
+                "DELETE",
+                self.delete_checkpoint,
+            ),
+            "/api/v1/checkpoints": ("GET", self.all_checkpoints),
             "/api/v1/sessions": ("GET", self.sessions),
+            "/api/v1/sessions/{session_id}": ("GET", self.session),
             "/sandbox/models/{model_id}": ("GET", self.inspect),
         }
 
     def _live(self, request: Request) -> Live:
-        return self._service.engine.find(request.path_params["model_id"])
+        return self._service.live(request.path_params["model_id"])
+
+
+def _page(request: Request, name: str, items: Sequence[object]) -> dict[str, object]:
+    """The part of a list that was asked for, and where it stands in the whole."""
+    try:
+        offset = int(request.query_params.get("offset", 0))
+        limit = int(request.query_params.get("limit", 20))
+    except ValueError:
+        raise BadRequest("offset and limit must be numbers") from None
+    cursor = {"offset": offset, "limit": limit, "total_count": len(items)}
+    return {name: items[offset : offset + limit], "cursor": cursor}
 
 
 def _run(live: Live) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-k, top-p, stop tokens; the log-probability of what was drawn."""
+"""Drawing tokens: temperature, top-k, top-p, stop sequences; and what it scored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tinkex_proxy.sandbox.model import CONTEXT, Adapter
 
-__all__ = ["Drawn", "SamplingParams", "draw", "prompt_logprobs", "tempered"]
+__all__ = ["Drawn", "SamplingParams", "draw", "prompt_logprobs", "prompt_topk", "tempered"]
 
 Floats = npt.NDArray[np.float64]
 DEFAULT_MAX_TOKENS = 64
@@ -20,24 +20,22 @@ class SamplingParams:
 
     Attributes:
         max_tokens: most tokens drawn.
-        seed: makes the draw repeatable; None draws anew.
         temperature: 0 takes the likeliest token.
         top_k: only the k likeliest tokens; -1 all.
         top_p: only the likeliest tokens that together reach this probability.
-        stop: token ids that end the draw.
+        stop: runs of tokens that end the draw; they stay in it.
     """
 
     max_tokens: int = DEFAULT_MAX_TOKENS
-    seed: int | None = None
     temperature: float = 1.0
     top_k: int = -1
     top_p: float = 1.0
-    stop: tuple[int, ...] = ()
+    stop: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One continuation; `stopped` tells a stop token from running out of length."""
+    """One continuation; `stopped` tells a stop sequence from running out of length."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -58,7 +56,7 @@ def draw(
         tokens.append(choice)
         drawn.append(choice)
         logprobs.append(float(ahead[choice]))
-        if choice in params.stop:
+        if any(tuple(drawn[-len(stop) :]) == stop for stop in params.stop):
             return Drawn(drawn, logprobs, stopped=True)
     return Drawn(drawn, logprobs, stopped=False)
 
@@ -88,4 +86,13 @@ def prompt_logprobs(model: Adapter, prompt: Sequence[int]) -> list[float | None]
     tokens = np.asarray(prompt, dtype=np.int64)
     ahead = model.forward(tokens).logprobs
     scored = ahead[np.arange(len(tokens) - 1), tokens[1:]]
-    return [None, *(float(p) for p in scored)]
+    return [None, *(float(p) for p in scored)][: len(prompt)]
+
+
+def prompt_topk(
+    model: Adapter, prompt: Sequence[int], k: int
+) -> list[list[tuple[int, float]] | None]:
+    """The k likeliest tokens at each place of the prompt; the first has none."""
+    ahead = model.forward(np.asarray(prompt, dtype=np.int64)).logprobs[:-1]
+    rows = ([(int(t), float(row[t])) for t in np.argsort(-row, kind="stable")[:k]] for row in ahead)
+    return [None, *rows][: len(prompt)]

@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from tinkex_proxy.sandbox import forms
 from tinkex_proxy.sandbox.bodies import BadRequest, Outputs
-from tinkex_proxy.sandbox.futures import Failed, Result, Sampled
+from tinkex_proxy.sandbox.futures import Failed, Gone, Result, Sampled
 from tinkex_proxy.sandbox.http import PROTOBUF, Routes, read_form
 from tinkex_proxy.sandbox.service import Service
 
@@ -27,6 +27,12 @@ class SamplingFace:
             {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
         )
 
+    async def join_sampler(self, request: Request) -> Response:
+        """Number one more client of a sampling session."""
+        form, _ = await read_form(request, forms.JoinSampler)
+        number = self._service.shelf.sampler(form.sampling_session_id).join()
+        return JSONResponse({"type": "join_sampling_session", "client_counter": number})
+
     async def asample(self, request: Request) -> Response:
         """Draw samples."""
         request_id, sequences = self._service.sample(*await read_form(request, forms.Asample))
@@ -36,8 +42,6 @@ class SamplingFace:
         """Hold a poll until the result is there."""
         form, _ = await read_form(request, forms.Retrieve)
         promise = self._service.promises.find(form.request_id)
-        if promise is None:
-            raise BadRequest("Future not found", 404)
         result = await self._service.promises.wait(promise, self._service.options.poll_hold_s)
         if result is None:
             waiting = {
@@ -64,6 +68,7 @@ class SamplingFace:
         """Path, method and endpoint of each."""
         return {
             "/api/v1/create_sampling_session": ("POST", self.create_sampler),
+            "/api/v1/join_sampling_session": ("POST", self.join_sampler),
             "/api/v1/asample": ("POST", self.asample),
             "/api/v1/retrieve_future": ("POST", self.retrieve),
             "/api/v1/cancel_future": ("POST", self.cancel),
@@ -73,6 +78,8 @@ class SamplingFace:
 def _encoded(result: Result, request: Request, *, json_only: bool) -> Response:
     """A result as the poll asks for it."""
     protobuf = not json_only and PROTOBUF in request.headers.get("accept", "")
+    if isinstance(result, Gone):
+        raise BadRequest(result.reason, 410)
     if isinstance(result, Failed):
         return JSONResponse({"error": result.error, "category": result.category})
     if isinstance(result, Outputs):

@@ -1,16 +1,14 @@
 """The sandbox as a service: sessions, models, samplers, weights. No HTTP in here."""
 
+import contextlib
 import itertools
 import time
 import uuid
 from collections.abc import Callable
 
-import msgspec
-import numpy as np
-
-from tinkex_proxy.sandbox import sampling
 from tinkex_proxy.sandbox.adam import AdamParams
 from tinkex_proxy.sandbox.bodies import BadRequest, Training, tokens_of
+from tinkex_proxy.sandbox.draws import drawn
 from tinkex_proxy.sandbox.engine import Engine, Live
 from tinkex_proxy.sandbox.forms import (
     Asample,
@@ -21,13 +19,12 @@ from tinkex_proxy.sandbox.forms import (
     SaveForSampler,
     SaveWeights,
 )
-from tinkex_proxy.sandbox.futures import Promise, Promises, Result, Sampled
+from tinkex_proxy.sandbox.futures import Promise, Promises, Result
 from tinkex_proxy.sandbox.model import Base
 from tinkex_proxy.sandbox.options import Options
 from tinkex_proxy.sandbox.sessions import Sessions
 from tinkex_proxy.sandbox.shelf import Sampler, Shelf
 from tinkex_proxy.sandbox.trainer import Trained
-from tinkex_proxy.wire import tinker_pb2 as pb
 
 __all__ = ["Service"]
 
@@ -45,13 +42,22 @@ class Service:
 
     def __init__(self, options: Options, now: Callable[[], float] = time.monotonic) -> None:
         self.options = options
-        self.promises = Promises()
+        self.promises = Promises(options.keep_results)
         self.engine = Engine(self.promises, options.tick_s)
         self.sessions = Sessions(options.session_timeout_s, now, self._session_ended)
         self.shelf = Shelf({name: Base(options.seed + n) for n, name in enumerate(options.models)})
         self._sampler_numbers = itertools.count(1)
 
-    def create_model(self, form: CreateModel) -> Promise:
+    def live(self, model_id: str) -> Live:
+        """A model whose session has not ended.
+
+        Raises:
+            BadRequest: 404.
+        """
+        self.sessions.sweep()
+        return self.engine.find(model_id)
+
+    def create_model(self, form: CreateModel, body: bytes) -> Promise:
         """Make a model; it is there when its promise is kept."""
         session = self.sessions.find(form.session_id)
         base = self.shelf.base(form.base_model)
@@ -66,20 +72,17 @@ class Service:
             form.user_metadata,
             lambda: Trained(base, form.base_model, rank, seed),
         )
-        promise = self.promises.make(live.model_id)
         answer: dict[str, object] = {
             "model_id": live.model_id,
             "base_model": form.base_model,
             "lora_config": {"rank": rank},
             "type": "create_model",
         }
-        self.engine.later(promise, lambda: answer)
-        return promise
+        return self.engine.submit(live, 0, body, lambda _: answer)
 
     def train(self, call: Training, body: bytes) -> Promise:
         """Take a `forward_backward` or `forward`."""
-        self.sessions.sweep()
-        live = self.engine.find(call.model_id)
+        live = self.live(call.model_id)
         return self.engine.submit(live, call.seq_id, body, lambda trained: trained.run(call))
 
     def optim_step(self, form: OptimStep, body: bytes) -> Promise:
@@ -137,17 +140,19 @@ class Service:
             form.user_metadata,
             lambda: Trained(base, saved.base_model, saved.rank, 0),
         )
-        live.next_seq = 0
         return self.engine.submit(live, 0, body, work)
 
     def unload(self, model_id: str) -> Promise:
         """Take a model out of memory."""
-        live = self.engine.find(model_id)
-        live.unloaded = True
-        del self.engine.models[model_id]
+        self.engine.remove(self.live(model_id))
         promise = self.promises.make(model_id)
         promise.keep({"model_id": model_id, "status": "unloaded", "type": "unload_model"})
         return promise
+
+    def finish_session(self, session_id: str) -> None:
+        """End a session, and its models with it; ending it again changes nothing."""
+        with contextlib.suppress(BadRequest):
+            self.sessions.end(self.sessions.find(session_id).session_id)
 
     def create_sampler(self, form: CreateSampler) -> Sampler:
         """Open a sampling session."""
@@ -171,16 +176,14 @@ class Service:
         sequences = [uuid.uuid4().hex for _ in range(form.num_samples)]
         if form.seq_id is not None:
             sampler.seen[form.seq_id] = (body, promise.request_id, sequences)
-        self.engine.later(promise, lambda: _drawn(sampler, form, prompt))
+        seed = [self.options.seed, int(promise.request_id)]
+        self.engine.later(promise, lambda: drawn(sampler.adapter, form, prompt, seed))
         return promise.request_id, sequences
 
     def _sampler_of(self, form: Asample) -> Sampler:
         if form.sampling_session_id is None:
             return self._open(form.base_model, form.model_path)
-        sampler = self.shelf.samplers.get(form.sampling_session_id)
-        if sampler is None:
-            raise BadRequest("Sampling session not found", 404)
-        return sampler
+        return self.shelf.sampler(form.sampling_session_id)
 
     def _open(self, base_model: str | None, model_path: str | None) -> Sampler:
         if model_path is not None:
@@ -207,51 +210,9 @@ class Service:
     def _on_lane(
         self, model_id: str, seq_id: int | None, body: bytes, work: Callable[[Trained], Result]
     ) -> Promise:
-        self.sessions.sweep()
-        return self.engine.submit(self.engine.find(model_id), seq_id, body, work)
+        return self.engine.submit(self.live(model_id), seq_id, body, work)
 
     def _session_ended(self, session_id: str) -> None:
-        gone = [m for m, live in self.engine.models.items() if live.session_id == session_id]
-        for model_id in gone:
-            del self.engine.models[model_id]
-
-
-def _drawn(sampler: Sampler, form: Asample, prompt: list[int]) -> Sampled:
-    """Draw what a request asks for, in both encodings."""
-    wanted = form.sampling_params
-    stop = tuple(token for token in wanted.stop or () if isinstance(token, int))
-    params = sampling.SamplingParams(
-        max_tokens=sampling.DEFAULT_MAX_TOKENS if wanted.max_tokens is None else wanted.max_tokens,
-        seed=wanted.seed,
-        temperature=wanted.temperature,
-        top_k=wanted.top_k,
-        top_p=wanted.top_p,
-        stop=stop,
-    )
-    message = pb.SampleResponse()
-    sequences: list[dict[str, object]] = []
-    for number in range(form.num_samples):
-        seed = None if params.seed is None else [params.seed, number]
-        drawn = sampling.draw(sampler.adapter, prompt, params, np.random.default_rng(seed))
-        message.sequences.add(
-            stop_reason=pb.STOP_REASON_STOP if drawn.stopped else pb.STOP_REASON_LENGTH,
-            tokens=np.asarray(drawn.tokens, dtype="<i4").tobytes(),
-            logprobs=np.asarray(drawn.logprobs, dtype="<f4").tobytes(),
-        )
-        sequences.append(
-            {
-                "tokens": drawn.tokens,
-                "logprobs": [float(np.float32(p)) for p in drawn.logprobs],
-                "stop_reason": "stop" if drawn.stopped else "length",
-            }
-        )
-    scored = sampling.prompt_logprobs(sampler.adapter, prompt) if form.prompt_logprobs else None
-    if scored is not None:
-        numbers = [np.nan if p is None else p for p in scored]
-        message.prompt_logprobs = np.asarray(numbers, dtype="<f4").tobytes()
-    answer: dict[str, object] = {
-        "sequences": sequences,
-        "prompt_logprobs": scored,
-        "type": "sample",
-    }
-    return Sampled(msgspec.to_builtins(answer), message.SerializeToString())
+        for live in list(self.engine.models.values()):
+            if live.session_id == session_id:
+                self.engine.remove(live)

@@ -61,6 +61,11 @@ class ServiceFace:
         self._service.sessions.beat(str(body.get("session_id")))
         return JSONResponse({"type": "session_heartbeat"})
 
+    async def finish_session(self, request: Request) -> Response:
+        """End a session, as its client asks when it closes."""
+        self._service.finish_session(request.path_params["session_id"])
+        return JSONResponse({"type": "session_finish"})
+
     async def telemetry(self, _: Request) -> Response:
         """Take telemetry and drop it."""
         return JSONResponse({"status": "accepted"})
@@ -74,5 +79,6 @@ class ServiceFace:
             "/api/v1/client/dynamic_config": ("POST", self.dynamic_config),
             "/api/v1/create_session": ("POST", self.create_session),
             "/api/v1/session_heartbeat": ("POST", self.heartbeat),
+            "/api/v1/sessions/{session_id}/finish": ("POST", self.finish_session),
             "/api/v1/telemetry": ("POST", self.telemetry),
         }

@@ -15,8 +15,6 @@ class Session:
 
     session_id: str
     last_beat: float
-    models: int = 0
-    samplers: int = 0
 
 
 class Sessions:

@@ -18,6 +18,12 @@ class Sampler:
     model_path: str | None
     adapter: Adapter
     seen: dict[int, tuple[bytes, str, list[str]]] = field(default_factory=dict)
+    clients: int = 1
+
+    def join(self) -> int:
+        """Number one more client; the first is 0."""
+        self.clients += 1
+        return self.clients - 1
 
 
 class Shelf:
@@ -65,9 +71,30 @@ class Shelf:
             raise BadRequest(f"No weights at {path}", 404)
         return saved
 
-    def of_model(self, model_id: str) -> list[str]:
-        """Paths that a model was saved under."""
-        return [path for path in self._saved if path.startswith(f"tinker://{model_id}/")]
+    def paths(self, model_id: str | None = None) -> list[str]:
+        """Everything that was saved, or what one model was saved as."""
+        start = "tinker://" if model_id is None else f"tinker://{model_id}/"
+        return [path for path in self._saved if path.startswith(start)]
+
+    def remove(self, path: str) -> None:
+        """Forget what was saved.
+
+        Raises:
+            BadRequest: 404.
+        """
+        self.get(path)
+        del self._saved[path]
+
+    def sampler(self, sampler_id: str) -> Sampler:
+        """An open sampler.
+
+        Raises:
+            BadRequest: 404.
+        """
+        found = self.samplers.get(sampler_id)
+        if found is None:
+            raise BadRequest("Sampling session not found", 404)
+        return found
 
     def open_saved(self, sampler_id: str, path: str) -> Sampler:
         """Open a sampler on saved weights."""

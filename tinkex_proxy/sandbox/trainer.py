@@ -7,19 +7,23 @@ N datums take bit for bit the same step, whichever interleaving of callers made 
 
 import copy
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tinkex_proxy.sandbox.adam import Adam, AdamParams
-from tinkex_proxy.sandbox.bodies import Outputs, Training
+from tinkex_proxy.sandbox.bodies import BadRequest, Outputs, Training
 from tinkex_proxy.sandbox.losses import LOSSES
 from tinkex_proxy.sandbox.model import Adapter, Base, Weights
 
 __all__ = ["Checkpoint", "Trained"]
 
+Whole = npt.NDArray[np.int64]
 QUANTUM = 2.0**-40
+LARGEST = 2.0**16  # of one datum; in quanta, adding it to a sum that is not FULL fits int64
+FULL = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +51,22 @@ class Trained:
         self.adapter = Adapter(base, rank, seed)
         self.adam = Adam()
         self.datums = 0
-        self._sums: dict[str, npt.NDArray[np.int64]] = {}
+        self._sums: dict[str, Whole] = {}
 
     def run(self, call: Training) -> Outputs:
         """Compute a call; its gradients are kept unless it is forward only."""
         loss = LOSSES[call.loss_fn]
-        logprobs, losses = [], []
+        logprobs, losses, gradients = [], [], []
         for datum in call.data:
             done = self.adapter.forward(datum.tokens)
             at_targets = done.logprobs[np.arange(len(datum.tokens)), datum.targets]
-            values, slope = loss(at_targets, datum.inputs, call.loss_fn_config)
-            if not call.forward_only:
-                self._gather(self.adapter.backward(done, datum.targets, slope))
+            with np.errstate(over="ignore", invalid="ignore"):
+                values, slope = loss(at_targets, datum.inputs, call.loss_fn_config)
+                if not call.forward_only:
+                    gradients.append(_whole(self.adapter.backward(done, datum.targets, slope)))
             logprobs.append(at_targets)
             losses.append(values)
+        self._gather(gradients)
         total = float(sum(float(values.sum()) for values in losses))
         return Outputs(logprobs, losses, {"loss:sum": total})
 
@@ -94,8 +100,24 @@ class Trained:
             sums.update(self.adapter.weights[name].tobytes())
         return sums.hexdigest()
 
-    def _gather(self, gradient: Weights) -> None:
-        self.datums += 1
-        for name, values in gradient.items():
-            whole = np.rint(values / QUANTUM).astype(np.int64)
-            self._sums[name] = self._sums[name] + whole if name in self._sums else whole
+    def _gather(self, gradients: Sequence[Mapping[str, Whole]]) -> None:
+        """Add a call's gradients, all of them or, where the sum grows too large, none."""
+        sums = dict(self._sums)
+        for gradient in gradients:
+            for name, whole in gradient.items():
+                total = sums[name] + whole if name in sums else whole
+                if np.abs(total).max() > FULL:
+                    raise BadRequest(
+                        "the gradients gathered since the last step are too large", 400
+                    )
+                sums[name] = total
+        self._sums = sums
+        self.datums += len(gradients)
+
+
+def _whole(gradient: Weights) -> dict[str, Whole]:
+    """A datum's gradient in quanta; what cannot be counted fails the call, before any is kept."""
+    for values in gradient.values():
+        if not np.all(np.abs(values) < LARGEST):
+            raise BadRequest(f"a gradient is not finite, or larger than {LARGEST:.0f}", 400)
+    return {name: np.rint(v / QUANTUM).astype(np.int64) for name, v in gradient.items()}

@@ -19,8 +19,7 @@ class TrainingFace:
 
     async def create_model(self, request: Request) -> Response:
         """Make a model."""
-        form, _ = await read_form(request, forms.CreateModel)
-        return promised(self._service.create_model(form))
+        return promised(self._service.create_model(*await read_form(request, forms.CreateModel)))
 
     async def forward_backward(self, request: Request) -> Response:
         """Take a training call of either flavour."""
@@ -89,4 +88,7 @@ async def _unpacked(request: Request) -> bytes:
         raise BadRequest(f"content-encoding {encoding} is not supported", 415) from None
     if encoding != "zstd":
         raise BadRequest(f"content-encoding {encoding} is not supported", 415)
-    return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    except zstandard.ZstdError as error:
+        raise BadRequest(f"the body is not zstd: {error}", 400) from None

@@ -28,7 +28,8 @@ def for_sdk(datum: dict[str, object]) -> types.Datum:
     return types.Datum(types.ModelInput.model_validate(datum["model_input"]), tensors)
 
 
-@given(SIZES, st.integers(1, 8), st.integers(0, 400))
+# Limits that a piece can reach exactly: a token of these datums is 8 bytes.
+@given(SIZES, st.integers(1, 8), st.integers(0, 50).map(lambda tokens: 8 * tokens))
 def test_pieces_are_the_sdks(sizes: list[int], max_datums: int, max_bytes: int) -> None:
     """Same datums, same limits, same cuts."""
     bodies = [text_datum(size) for size in sizes]
@@ -77,3 +78,8 @@ def test_bytes_are_counted_as_the_sdk_counts() -> None:
     (ours,) = parsed(datum)
     assert estimate_bytes(ours) == 12 + 4 + 3 + 24 + 8 + 4 * 8 + 2 * 8
     assert estimate_bytes(ours) == training_client._estimate_datum_bytes_count_proto(for_sdk(datum))
+
+
+def test_a_piece_may_reach_its_limit() -> None:
+    datum = parsed(text_datum(2))[0]
+    assert [len(piece) for piece in chunk([datum] * 4, max_datums=9, max_bytes=32)] == [2, 2]

@@ -21,6 +21,9 @@ from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["Account", "AccountSettings"]
 
+# Models that are gone are remembered, so that their callers learn why; not for ever.
+MAX_DEAD = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSettings:
@@ -85,6 +88,8 @@ class Account:
                 if self._flavour is None:
                     self._flavour = await ask_flavour(self.upstream)
                 self.learned = self._flavour is not None
+                for model in self.models.values():
+                    model.driver.flavour = self.flavour
         return session_id
 
     def adopt(self, facts: Mapping[str, object], model_id: str, session_id: str) -> Model:
@@ -97,6 +102,7 @@ class Account:
         driver = LaneDriver(model_id, lane, self.tools, flavour=self.flavour, on_gone=on_gone)
         model = Model(facts, session_id=session_id, driver=driver)
         self.models[model_id] = model
+        self._forget_the_dead()
         return model
 
     def model(self, model_id: str) -> Model:
@@ -155,6 +161,12 @@ class Account:
         """Let no batch linger any more."""
         for model in self.models.values():
             model.driver.drain()
+
+    def _forget_the_dead(self) -> None:
+        """Bound how many models are remembered only to say that they are gone."""
+        dead = [model_id for model_id, model in self.models.items() if model.gone is not None]
+        for model_id in dead[: max(0, len(dead) - MAX_DEAD)]:
+            del self.models[model_id]
 
     def _session_lost(self, session_id: str, reason: str) -> None:
         lost = [m for m in self.models.values() if m.session_id == session_id and m.gone is None]

@@ -118,6 +118,8 @@ async def train(
     """Run `forward_backward` (or `forward`), chunked if it is large, coalesced if it is small."""
     model = account.model(call.model_id)
     account.upstream.breaker.check()
+    if not account.learned:
+        await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
     parts = chunk(
         call.datums, max_datums=account.limits.max_datums, max_bytes=account.limits.max_bytes

@@ -111,7 +111,8 @@ def encode(
 ) -> Ask:
     """Make the one request that carries `calls`.
 
-    Upstreams of the JSON generation ignore `seq_id`, so only protobuf ones recognise a repetition.
+    Training goes in the flavour that its fragments were written in. `flavour` is the upstream's:
+    the JSON generation ignores `seq_id`, so only protobuf upstreams recognise a repetition.
     """
     repeatable = flavour is Flavour.PROTOBUF
     first = calls[0].work
@@ -132,7 +133,7 @@ def encode(
         loss_fn=first.loss_fn,
         loss_fn_config=first.loss_fn_config,
         forward_only=first.forward_only,
-        flavour=flavour,
+        flavour=first.fragment.flavour,
     )
     return Ask(
         operation=Operation.SUBMIT,

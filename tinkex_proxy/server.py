@@ -46,7 +46,8 @@ from tinkex_proxy.runtime.logs import LogListener, configure_logs
 from tinkex_proxy.runtime.metrics import Metrics, StateCollector
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
-from tinkex_proxy.runtime.transport import Transport, open_transport
+from tinkex_proxy.runtime.transport import Transport
+from tinkex_proxy.runtime.transports import open_transport
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
 from tinkex_proxy.wire.datum import Flavour
 

@@ -1,21 +1,14 @@
 """Real sockets: what each way of not answering is called, for both transports."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from tinkex_proxy.core.outcome import Fault
-from tinkex_proxy.runtime.httpx_transport import HttpxTransport
-from tinkex_proxy.runtime.transport import (
-    PyqwestTransport,
-    Request,
-    Transport,
-    TransportFault,
-    open_transport,
-)
+from tinkex_proxy.runtime.transport import Request, Transport, TransportFault
+from tinkex_proxy.runtime.transports import open_transport
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 KINDS = ["pyqwest", "httpx"]
@@ -141,10 +134,3 @@ async def test_proxy_variables_are_ignored(kind: str, monkeypatch: pytest.Monkey
 
     async with upstream(handler) as url, opened(kind, url) as transport:
         assert (await transport.send(Request("GET", "/", timeout_s=5))).status == 204
-
-
-async def test_transports_by_name() -> None:
-    for kind, of_type in (("pyqwest", PyqwestTransport), ("httpx", HttpxTransport)):
-        async with opened(kind, "https://127.0.0.1:1") as transport:
-            assert isinstance(transport, of_type)
-    assert isinstance(ssl.create_default_context(), ssl.SSLContext)

@@ -10,7 +10,6 @@ means that nothing was sent, `RESET` and `TIMEOUT` that the request may have run
 """
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,7 +25,6 @@ __all__ = [
     "Response",
     "Transport",
     "TransportFault",
-    "open_transport",
 ]
 
 # The SDK opens up to 1,000 connections; idle ones cost the upstream a socket each.
@@ -149,15 +147,3 @@ class PyqwestTransport:
 def _reason(error: Exception) -> str:
     """The innermost cause that reqwest names, without the URL and its wrappers."""
     return str(error).rpartition("): ")[2] or type(error).__name__
-
-
-def open_transport(kind: str, base_url: str, *, connect_timeout_s: float) -> Transport:
-    """Open the transport that the configuration names (`pyqwest` or `httpx`)."""
-    if kind == "pyqwest":
-        return PyqwestTransport(base_url, connect_timeout_s=connect_timeout_s)
-    # Imported on demand: httpx costs a third of the start-up time and most users never need it.
-    from tinkex_proxy.runtime.httpx_transport import HttpxTransport  # noqa: PLC0415
-
-    return HttpxTransport(
-        base_url, connect_timeout_s=connect_timeout_s, tls=ssl.create_default_context()
-    )

@@ -132,9 +132,13 @@ How to read it:
 * **Awaiting each call is what costs.** Every call pays the upstream's tick (SkyRL looks for work
   every 100 ms) and a poll. A program that has all its datums at hand should send them in one call,
   or in one `forward_backward_batch`.
-* **Callers that are concurrent gain a tick at most**, because SkyRL itself gathers what is pending
-  into one batch, and nothing where the arithmetic dominates (500 tokens). So the proxy never holds
-  a lone call, and never delays a batch past what that can gain.
+* **Callers that are concurrent gain a tick or two**, because SkyRL itself gathers what is pending
+  into one batch: more than half at 16 tokens, a tenth where the arithmetic dominates (500 tokens).
+  So the proxy never holds a lone call, and never delays a batch past what that can gain.
+* **The coalesced 8 are two requests, 1 + 7**: the first call finds nobody else at work and leaves at
+  once; the others gather while it is on the wire.
+* **Differences of up to 150 ms between the last three ways** are where in the upstream's tick a
+  call happened to fall.
 * **"micro batch 1"** is SkyRL's `train_micro_batch_size: 1`: each datum is computed in the same
   shape whatever came with it. By default each new (batch size, length bucket) costs a JAX upstream
   4 to 5 s of compiling, once; it is not in these figures.

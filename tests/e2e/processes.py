@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -97,7 +97,7 @@ class Server:
 def running(
     name: str,
     command: Callable[[int], list[str]],
-    environment: Mapping[str, str],
+    environment: dict[str, str],
     ready: Callable[[Server], None],
 ) -> Iterator[Server]:
     """Run a server on a free loopback port for the time of the block."""
@@ -105,7 +105,7 @@ def running(
     child = subprocess.Popen(
         command(port),
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=_clean_environment() | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -122,6 +122,11 @@ def running(
         raise
     finally:
         server.stop()
+
+
+def _clean_environment() -> dict[str, str]:
+    """Our own environment without the proxy's settings: neither a developer's nor the tests'."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("TINKEX_PROXY_")}
 
 
 def free_port() -> int:

@@ -37,6 +37,7 @@ class QuietServer(uvicorn.Server):
 async def listening(app: object) -> AsyncIterator[str]:
     """Serve an ASGI app on a free loopback port; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = QuietServer(
         uvicorn.Config(
             app, http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=1

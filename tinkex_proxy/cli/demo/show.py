@@ -1,0 +1,147 @@
+"""The demo, scene by scene."""
+
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from tinkex_proxy.cli.demo.children import Child, Family, ended_by_signals
+from tinkex_proxy.cli.demo.recipes import recipes
+from tinkex_proxy.cli.demo.screen import Screen
+from tinkex_proxy.cli.demo.training import CALL_TIMEOUT_S, VERSES, Run, Step
+from tinkex_proxy.cli.exits import FAILED, OK, CommandError
+
+__all__ = ["run"]
+
+HOST: Final = "127.0.0.1"
+USUAL_PORT: Final = 8465
+# A real trainer works in cycles; without one the bar would be full before it is seen.
+SANDBOX_TICK_MS: Final = "20"
+SANDBOX_KEY: Final = "tml-sandbox"
+FALLEN_TO: Final = 0.5
+# A killed process's connections break a little before the process is seen to be gone.
+DEATH_SHOWS_S: Final = 1.0
+LOOK_AGAIN_S: Final = 0.2
+
+
+def run(*, steps: int, once: bool, port: int | None) -> int:
+    """Run the demo.
+
+    Args:
+        steps: optimizer steps.
+        once: whether to end after the training.
+        port: for the proxy; None takes the usual one if it is free.
+    """
+    screen = Screen()
+    with (
+        tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs,
+        ended_by_signals(),
+        Family() as family,
+    ):
+        url = _start(family, Path(logs), screen, port)
+        try:
+            with httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
+                fallen = _train(client, url, steps, screen)
+        except (httpx.HTTPError, CommandError) as error:
+            raise _reason(family, error) from error
+        if once:
+            return OK if fallen else FAILED
+        screen.say()
+        screen.say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
+        screen.say("Ctrl-C ends it.")
+        return _stay(family, screen)
+
+
+def _reason(family: Family, error: Exception) -> CommandError:
+    """Why a call failed: a dead child explains more than the connection it left behind."""
+    until = time.monotonic() + DEATH_SHOWS_S
+    while time.monotonic() < until:
+        if (dead := family.dead()) is not None:
+            return dead.death()
+        time.sleep(LOOK_AGAIN_S)
+    if isinstance(error, CommandError):
+        return error
+    return CommandError(f"the proxy does not answer: {error!r}", status=FAILED)
+
+
+def _stay(family: Family, screen: Screen) -> int:
+    """Leave everything up until Ctrl-C or until one of them ends."""
+    try:
+        while (dead := family.dead()) is None:
+            time.sleep(LOOK_AGAIN_S)
+    except KeyboardInterrupt:
+        screen.say()
+        screen.say("Ended.")
+        return OK
+    raise dead.death()
+
+
+def _start(family: Family, logs: Path, screen: Screen, port: int | None) -> str:
+    """Start both; gives the proxy's URL."""
+    arguments = ["sandbox", "--host", HOST, "--port", "0", "--tick-ms", SANDBOX_TICK_MS]
+    sandbox = family.start(Child("sandbox", arguments, log=logs / "sandbox.log"))
+    sandbox_url = sandbox.url()
+    screen.say(f"sandbox  {sandbox_url}  a toy model on this CPU, not the Tinker service")
+    chosen = _port(screen, port)
+    arguments = ["serve", "--host", HOST, "--port", str(chosen)]
+    arguments += ["--upstream.base-url", sandbox_url]
+    log = logs / "proxy.log"
+    proxy = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
+    url = proxy.url()
+    screen.say(f"proxy    {url}")
+    return url
+
+
+def _port(screen: Screen, wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    try:
+        socket.create_server((HOST, USUAL_PORT)).close()
+    except OSError:
+        screen.say(f"Port {USUAL_PORT} is taken, so the proxy gets another one.", style="yellow")
+        return 0
+    return USUAL_PORT
+
+
+def _train(client: httpx.Client, url: str, steps: int, screen: Screen) -> bool:
+    """Train and show it; gives whether the loss has fallen to half or less."""
+    training = Run(client)
+    screen.say(f"model    {training.model_id} from {training.base_model}")
+    screen.say()
+    screen.say(f"before   {training.sample()}")
+    screen.say()
+    done: list[Step] = []
+    with screen.progress(steps) as show:
+        for step in training.steps(steps):
+            done.append(step)
+            show(step)
+    screen.say()
+    screen.curve([step.loss for step in done])
+    screen.say()
+    screen.say(f"after    {training.sample()}")
+    return _tell(done, url, training.model_id, screen)
+
+
+def _tell(done: list[Step], url: str, model_id: str, screen: Screen) -> bool:
+    first, last = done[0].loss, done[-1].loss
+    calls, requests = sum(s.calls for s in done), sum(s.requests for s in done)
+    fallen = last <= first * FALLEN_TO
+    screen.say()
+    screen.say(
+        f"loss     {first:.3f} before, {last:.3f} after {len(done)} steps"
+        f"{'' if fallen else ': it has NOT fallen to half'}",
+        style="green" if fallen else "red",
+    )
+    screen.say(
+        f"sharing  {calls} forward_backward calls of {len(VERSES)} concurrent callers "
+        f"went upstream as {requests} requests"
+    )
+    screen.say()
+    screen.say("The same with curl:")
+    for purpose, line in recipes(url, model_id):
+        screen.say(f"# {purpose}", style="dim")
+        screen.say(line)
+    return fallen

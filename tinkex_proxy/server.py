@@ -13,9 +13,8 @@ import platform
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,10 +22,10 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from typing_extensions import override
 
 from tinkex_proxy.api.app import make_app
 from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.listener import ListeningServer, listen_tcp, listen_unix, url_of
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import PlainSettings, Services, plain_routes
 from tinkex_proxy.config import Settings, masked
@@ -295,26 +294,6 @@ async def _reach(services: Services, readiness: Readiness) -> None:
         attempt += 1
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, without its own signal handlers, and saying when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    @override
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self.up.set()
-
-    @override
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `_run`."""
-        yield
-
-
 def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Run a proxy until a signal ends it; gives the process's exit status.
 
@@ -342,32 +321,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    if settings.server.uds is not None:
-        listener = socket.socket(socket.AF_UNIX)
-        path = str(settings.server.uds)
-        _remove_stale(path)
-        listener.bind(path)
-        Path(path).chmod(0o600)
-        listener.listen(2048)
-        return listener
-    host, port = settings.server.host, settings.server.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
-    # Accepted connections inherit it. asyncio sets it only on sockets it made itself, and without it
-    # every answer of two writes waits 40 ms for the peer's delayed ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket file of a proxy that is gone; leave a live one's alone."""
-    if not Path(path).is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as caller:
-        try:
-            caller.connect(path)
-        except OSError:
-            Path(path).unlink(missing_ok=True)
+    server = settings.server
+    return listen_tcp(server.host, server.port) if server.uds is None else listen_unix(server.uds)
 
 
 async def _run(
@@ -383,39 +338,39 @@ async def _run(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.calls.shutdown_grace_s),
     )
-    server = _Server(config)
-    stop = asyncio.Event()
+    server = ListeningServer(config)
     loop = asyncio.get_running_loop()
+    stop, at_once = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
         if stop.is_set():
-            server.force_exit = server.should_exit = True
+            server.force_exit = True
+            at_once.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     running = loop.create_task(server.serve(sockets=[listener]))
-    stopping = loop.create_task(stop.wait())
-    started = loop.create_task(server.up.wait())
-    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    await _first_of(running, server.up.wait())
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
-    if on_ready is not None and not running.done():
-        on_ready(_url_of(listener))
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(settings.calls.shutdown_grace_s):
-                await proxy.drain()
-        server.should_exit = True
-    for waiting in (stopping, started):
-        waiting.cancel()
+    if on_ready is not None and server.started:
+        on_ready(url_of(listener))
+    await _first_of(running, stop.wait())
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.calls.shutdown_grace_s):
+            await _first_of(running, proxy.drain(), at_once.wait())
+    server.should_exit = True
     await running
     return 0 if server.started else 1
 
 
-def _url_of(listener: socket.socket) -> str:
-    name = listener.getsockname()
-    if isinstance(name, str):
-        return f"unix:{name}"
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+async def _first_of(
+    running: asyncio.Task[None], *others: Coroutine[object, object, object]
+) -> None:
+    """Wait until the server has ended or one of the others is done; end the others."""
+    tasks = [asyncio.get_running_loop().create_task(other) for other in others]
+    try:
+        await asyncio.wait([running, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,8 +1,6 @@
 """Real servers on loopback sockets, in the test's own event loop."""
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,34 +9,18 @@ import httpx
 import pytest
 import uvicorn
 
+from tinkex_proxy.api.listener import ListeningServer, listen_tcp, url_of
 from tinkex_proxy.config import Settings
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
 from tinkex_proxy.server import Proxy, build
 
 
-class QuietServer(uvicorn.Server):
-    """uvicorn, leaving signals alone and saying when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self):
-        yield
-
-
 @asynccontextmanager
 async def listening(app: object) -> AsyncIterator[str]:
     """Serve an ASGI app on a free loopback port; gives its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = QuietServer(
+    listener = listen_tcp("127.0.0.1", 0)
+    server = ListeningServer(
         uvicorn.Config(
             app, http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
@@ -47,7 +29,7 @@ async def listening(app: object) -> AsyncIterator[str]:
     started = asyncio.create_task(server.up.wait())
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield url_of(listener)
     finally:
         started.cancel()
         server.should_exit = True

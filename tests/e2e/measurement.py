@@ -135,8 +135,8 @@ How to read it:
 * **Callers that are concurrent gain a tick or two**, because SkyRL itself gathers what is pending
   into one batch: more than half at 16 tokens, a tenth where the arithmetic dominates (500 tokens).
   So the proxy never holds a lone call, and never delays a batch past what that can gain.
-* **The coalesced 8 are two requests, 1 + 7**: the first call finds nobody else at work and leaves at
-  once; the others gather while it is on the wire.
+* **The coalesced 8 are two requests, 1 + 7**: the first call finds nobody else at work and leaves
+  at once; the others gather while it is on the wire.
 * **Differences of up to 150 ms between the last three ways** are where in the upstream's tick a
   call happened to fall.
 * **"micro batch 1"** is SkyRL's `train_micro_batch_size: 1`: each datum is computed in the same

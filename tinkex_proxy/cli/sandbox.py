@@ -75,9 +75,10 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    from tinkex_proxy.api.listener import listen_tcp  # noqa: PLC0415 - uvicorn, when needed
+
     try:
-        return socket.create_server((host, port), family=family)
+        return listen_tcp(host, port)
     except OSError as error:
         why = error.strerror or str(error)
         if error.errno == errno.EADDRINUSE:

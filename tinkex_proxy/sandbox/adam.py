@@ -6,7 +6,7 @@ import numpy as np
 
 from tinkex_proxy.sandbox.model import Weights
 
-__all__ = ["Adam", "AdamParams"]
+__all__ = ["Adam", "AdamParams", "norm_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,11 @@ class AdamParams:
     grad_clip_norm: float = 0.0
 
 
+def norm_of(gradient: Weights) -> float:
+    """The length of a gradient over all weights."""
+    return float(np.sqrt(sum(float(np.sum(g * g)) for g in gradient.values())))
+
+
 class Adam:
     """The moments of one model's weights."""
 
@@ -31,7 +36,7 @@ class Adam:
 
     def step(self, weights: Weights, gradient: Weights, params: AdamParams) -> float:
         """Move `weights` in place; gives the gradient's norm before clipping."""
-        norm = float(np.sqrt(sum(float(np.sum(g * g)) for g in gradient.values())))
+        norm = norm_of(gradient)
         scale = 1.0
         if params.grad_clip_norm > 0 and norm > params.grad_clip_norm:
             scale = params.grad_clip_norm / norm

@@ -51,7 +51,4 @@ async def read_fields(request: Request) -> dict[str, object]:
 
 def promised(promise: Promise) -> Response:
     """What a submit is answered with."""
-    body: dict[str, object] = {"request_id": promise.request_id}
-    if promise.model_id is not None:
-        body["model_id"] = promise.model_id
-    return JSONResponse(body)
+    return JSONResponse({"request_id": promise.request_id, "model_id": promise.model_id})

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Options"]
+__all__ = ["FLAVOURS", "Options"]
+
+FLAVOURS = ("both", "protobuf", "json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,3 +38,8 @@ class Options:
     max_chunk_bytes: int = 5_000_000
     keep_results: int = 100_000
     metadata_above_bytes: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse what would otherwise be taken for something else."""
+        if self.flavours not in FLAVOURS:
+            raise ValueError(f"flavours is {self.flavours!r}; it is one of {', '.join(FLAVOURS)}")

@@ -105,6 +105,7 @@ class Registry:
                 "requests": len(live.seen),
                 "steps": live.trained.adam.steps,
                 "datums_since_step": live.trained.datums,
+                "gradient_norm": live.trained.gradient_norm,
                 "weights_digest": live.trained.digest,
             }
         )

@@ -76,7 +76,7 @@ def tempered(logprobs: Floats, params: SamplingParams) -> Floats:
     probabilities /= probabilities.sum()
     if params.top_p < 1.0:
         before = np.cumsum(probabilities[order]) - probabilities[order]
-        probabilities[order[before >= params.top_p]] = 0.0
+        probabilities[order[1:][before[1:] >= params.top_p]] = 0.0
         probabilities /= probabilities.sum()
     return probabilities
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tinkex_proxy.sandbox.adam import Adam, AdamParams
+from tinkex_proxy.sandbox.adam import Adam, AdamParams, norm_of
 from tinkex_proxy.sandbox.bodies import BadRequest, Outputs, Training
 from tinkex_proxy.sandbox.losses import LOSSES
 from tinkex_proxy.sandbox.model import Adapter, Base, Weights
@@ -72,9 +72,7 @@ class Trained:
 
     def step(self, params: AdamParams) -> dict[str, float]:
         """Apply what was gathered."""
-        gradient: Weights = {
-            name: total.astype(np.float64) * QUANTUM for name, total in self._sums.items()
-        }
+        gradient = self._gradient()
         self._sums, self.datums = {}, 0
         norm = self.adam.step(self.adapter.weights, gradient, params)
         return {"grad_norm": norm, "learning_rate": params.learning_rate}
@@ -93,12 +91,20 @@ class Trained:
         self._sums, self.datums = {}, 0
 
     @property
+    def gradient_norm(self) -> float:
+        """Of what was gathered since the last step."""
+        return norm_of(self._gradient())
+
+    @property
     def digest(self) -> str:
         """Of the weights: equal digests are bit-equal models."""
         sums = hashlib.blake2b(digest_size=16)
         for name in sorted(self.adapter.weights):
             sums.update(self.adapter.weights[name].tobytes())
         return sums.hexdigest()
+
+    def _gradient(self) -> Weights:
+        return {name: total.astype(np.float64) * QUANTUM for name, total in self._sums.items()}
 
     def _gather(self, gradients: Sequence[Mapping[str, Whole]]) -> None:
         """Add a call's gradients, all of them or, where the sum grows too large, none."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from starlette.exceptions import HTTPException
@@ -32,7 +33,9 @@ def make_app(
     allowed_hosts: Sequence[str],
 ) -> ASGIApp:
     """Put the routes together behind the guard."""
-    app = FastAPI(
+    # The page at /docs works offline: FastAPI's own loads its scripts from another host.
+    app = FastAPIOffline(
+        redoc_url=None,
         title="tinkex_proxy",
         version=str(ops.version["version"]),
         description="Plain calls for the Tinker training API.",

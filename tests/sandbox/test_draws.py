@@ -54,8 +54,11 @@ def test_the_first_place_of_topk_is_marked_as_unused(draw) -> None:
 
 
 def test_topk_is_at_most_the_vocabulary(draw) -> None:
-    rows = draw(topk_prompt_logprobs=10_000).json["topk_prompt_logprobs"]
+    answer = draw(topk_prompt_logprobs=10_000)
+    rows = answer.json["topk_prompt_logprobs"]
     assert [len(row or ()) for row in rows] == [0, VOCABULARY, VOCABULARY]
+    matrices = deserialize_sample_response(answer.protobuf).topk_prompt_logprobs_np
+    assert matrices.token_ids.shape == (3, VOCABULARY)
 
 
 def test_what_was_not_asked_for_is_not_there(draw) -> None:

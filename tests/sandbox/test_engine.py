@@ -130,6 +130,24 @@ async def test_what_waits_on_a_model_that_ends_never_runs_and_is_said_to_be_gone
     assert lane.ran == []
 
 
+async def test_a_model_that_ends_finishes_what_runs_and_starts_nothing_more(lane) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    def hold(_: Trained) -> dict[str, object]:
+        started.set()
+        return {"released": release.wait(30)}
+
+    held = lane.engine.submit(lane.live, 1, b"1", hold)
+    lane.submit(2)
+    runner = lane.live.runner
+    await asyncio.to_thread(started.wait, 30)
+    lane.engine.remove(lane.live)
+    release.set()
+    await runner
+    assert held.result == {"released": True}
+    assert lane.ran == []
+
+
 async def test_close_ends_what_runs(lane) -> None:
     engine = Engine(Promises(10), tick_s=3600)
     promise = Promises(10).make()

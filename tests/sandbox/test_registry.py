@@ -79,7 +79,9 @@ async def test_inspection_counts_what_was_applied(sandbox, training) -> None:
     start = await sandbox.inspect(model_id)
     assert (start["steps"], start["datums_since_step"], start["next_seq"]) == (0, 0, 1)
     await sandbox.call("forward_backward", training(model_id, 1, [1, 2], [3, 4]))
-    await sandbox.submit("forward_backward", training(model_id, 3))
+    early = training(model_id, 3)
+    early["forward_input"] = early.pop("forward_backward_input")
+    await sandbox.submit("forward", early)
     seen = await sandbox.inspect(model_id)
     assert (seen["datums_since_step"], seen["next_seq"], seen["waiting"]) == (2, 2, [3])
     assert seen["weights_digest"] == start["weights_digest"]

@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["describe_port_owner", "describe_socket_owner"]
 
 _LISTEN: Final = "0A"
-_UNIX_LISTENS: Final = "01"
+_ACCEPTS: Final = 0x10000  # __SO_ACCEPTCON
 
 
 def describe_port_owner(port: int, *, proc: Path = Path("/proc")) -> str:
@@ -43,7 +43,7 @@ def _tcp_inodes(port: int, proc: Path) -> Iterator[str]:
 def _unix_inodes(path: Path, proc: Path) -> Iterator[str]:
     for line in _lines(proc / "net" / "unix"):
         fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[5] == _UNIX_LISTENS and fields[7] == str(path):
+        if len(fields) == 8 and int(fields[3], 16) & _ACCEPTS and fields[7] == str(path):
             yield fields[6]
 
 

@@ -4,6 +4,7 @@ import argparse
 import ipaddress
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tinkex_proxy.cli.exits import OK, UNAVAILABLE, CommandError
@@ -37,6 +38,8 @@ def _run(chosen: argparse.Namespace) -> int:
     settings = load_settings(chosen)
     url = chosen.url or _url(settings)
     uds = None if chosen.url or settings.server.uds is None else str(settings.server.uds)
+    if uds is not None and not Path(uds).is_socket():
+        raise CommandError(f"no proxy answers on {uds}: there is no such socket")
     transport = httpx.HTTPTransport(uds=uds)
     try:
         with httpx.Client(base_url=url, transport=transport, timeout=PATIENCE_S) as client:

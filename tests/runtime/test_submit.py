@@ -100,6 +100,7 @@ async def test_throttling_without_end_is_told(bench, reply) -> None:
     verdict, _ = await submit(bench, lambda _: reply(429, {"detail": "busy"}))
     assert isinstance(verdict, Refused)
     assert isinstance(verdict.error, UpstreamThrottled)
+    assert verdict.error.retry_after_s == 1
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,6 @@ _HEADERS: Final = (
     ("X-Request-Timeout", "number", "Seconds you are ready to wait."),
     ("X-Tinkex-Coalesce", "string", "`off`: a request of its own."),
     ("Prefer", "string", "`respond-async`: 202 and a Location to fetch the answer from."),
-    ("traceparent", "string", "W3C trace context."),
 )
 
 

@@ -163,10 +163,12 @@ def _read(ask: Ask, response: Response) -> Admitted | Refused | _Again:
     if 200 <= status < 300:
         return Admitted(_request_id(response), response)
     if status in {402, 429}:
+        floor_s = retry_after_s(response) or 1.0
         throttled = UpstreamThrottled(
-            f"The upstream asks to slow down ({status}: {detail_of(response)})."
+            f"The upstream asks to slow down ({status}: {detail_of(response)}).",
+            retry_after_s=floor_s,
         )
-        return _Again(throttled, may_have_run=False, floor_s=retry_after_s(response) or 1.0)
+        return _Again(throttled, may_have_run=False, floor_s=floor_s)
     if status == 408 or status >= 500:
         fault = UpstreamFault(f"{ask.path} answered {status}: {detail_of(response)}")
         return _Again(fault, may_have_run=True, floor_s=retry_after_s(response) or 0.0)

@@ -1,9 +1,49 @@
-"""Hypothesis profiles: `fast` here and in CI, `deep` for a long look (HYPOTHESIS_PROFILE=deep)."""
+"""What all tests share.
+
+Hypothesis profiles: `fast` here and in CI, `deep` for a long look (HYPOTHESIS_PROFILE=deep). And
+the program itself, as processes: a sandbox and a proxy in front of it.
+"""
 
 import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("fast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", parent=settings.get_profile("fast"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+ROOT = Path(__file__).parents[1]
+
+
+def started(*command: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a command of ours; give it and the URL that its first line says."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinkex_proxy", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    url = re.search(r"listening on (http://\S+)", line)
+    assert url is not None, line
+    return process, url[1]
+
+
+@pytest.fixture(scope="module")
+def proxy_url() -> Iterator[str]:
+    """A sandbox and a proxy in front of it, as a user would start them; gives the proxy's URL."""
+    sandbox, upstream = started("sandbox", "--port", "0")
+    proxy, url = started("serve", "--port", "0", "--upstream.base-url", upstream)
+    try:
+        yield url
+    finally:
+        for process in (proxy, sandbox):
+            process.terminate()
+            process.communicate(timeout=30)

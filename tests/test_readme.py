@@ -5,8 +5,6 @@ import math
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,45 +36,18 @@ def same(shown: object, got: object) -> bool:
     return type(shown) is type(got) and shown == got
 
 
-def started(*command: str) -> tuple[subprocess.Popen[str], str]:
-    """Start a command of ours; give it and the URL that its first line says."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tinkex_proxy", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    url = re.search(r"listening on (http://\S+)", line)
-    assert url is not None, line
-    return process, url[1]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    sandbox, upstream = started("sandbox", "--port", "0")
-    proxy, url = started("serve", "--port", "0", "--upstream.base-url", upstream)
-    try:
-        yield url
-    finally:
-        for process in (proxy, sandbox):
-            process.terminate()
-            process.communicate(timeout=30)
-
-
 def test_there_are_blocks_to_run() -> None:
     assert len(BLOCKS) >= 10
 
 
-def test_every_block_answers_as_shown(url: str) -> None:
+def test_every_block_answers_as_shown(proxy_url: str) -> None:
     """In order, as a reader would paste them; readiness may take a moment after the start."""
     assert shutil.which("curl"), "this test runs curl"
-    ready = f"curl -s --retry 20 --retry-all-errors --fail {url}/health/ready"
+    ready = f"curl -s --retry 20 --retry-all-errors --fail {proxy_url}/health/ready"
     subprocess.run(["bash", "-c", ready], check=True, capture_output=True)
     for block in BLOCKS:
         command, shown = command_and_answer(block)
-        here = command.replace("localhost:8465", url.removeprefix("http://"))
+        here = command.replace("localhost:8465", proxy_url.removeprefix("http://"))
         ran = subprocess.run(["bash", "-c", here], capture_output=True, text=True, check=True)
         got = json.loads(ran.stdout)
         assert same(shown, got), f"{command}\nshown: {shown}\ngot:   {got}"

@@ -3,7 +3,8 @@
 Repeats are interleaved, way after way, so that a slow minute of the machine falls on all of them;
 the median is reported. Every shape that the upstream may see is computed once before, because a
 JAX upstream compiles each for seconds. An `optim_step` after each measured call, outside the
-measurement, keeps the accumulated work the same.
+measurement, keeps the accumulated work the same. The range stands beside the median: an upstream
+that works in ticks answers a little before or after one, and five repeats do not average that out.
 """
 
 import asyncio
@@ -36,12 +37,12 @@ class Row:
     upstream: str
     tokens: int
     seconds: dict[str, list[float]]
-    requests: list[int]
+    splits: list[str]
 
     def cells(self) -> list[str]:
         """The row as the table shows it."""
-        medians = [f"{statistics.median(self.seconds[way]) * 1e3:,.0f}" for way in WAYS]
-        return [self.upstream, str(self.tokens), *medians, f"{statistics.median(self.requests):g}"]
+        times = [_milliseconds(self.seconds[way]) for way in WAYS]
+        return [self.upstream, str(self.tokens), *times, statistics.mode(self.splits)]
 
 
 @dataclass(slots=True)
@@ -61,7 +62,7 @@ class Report:
 
     def table(self) -> str:
         """All rows as a Markdown table."""
-        head = ["upstream", "tokens", *WAYS, "upstream requests of the coalesced 8"]
+        head = ["upstream", "tokens", *WAYS, "most often coalesced as"]
         lines = [head, ["---", *["---:"] * (len(head) - 1)], *[row.cells() for row in self.rows]]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -69,10 +70,10 @@ class Report:
 async def measure(plain: Plain, model_id: str, upstream: str, tokens: int) -> Row:
     """Time the five ways at one length."""
     data = datums(CALLERS, tokens)
-    requests: list[int] = []
-    ways = _ways(plain, model_id, data, requests)
+    splits: list[str] = []
+    ways = _ways(plain, model_id, data, splits)
     await _warm_up(plain, model_id, data, ways)
-    requests.clear()
+    splits.clear()
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(REPEATS):
         for name in WAYS:
@@ -80,7 +81,7 @@ async def measure(plain: Plain, model_id: str, upstream: str, tokens: int) -> Ro
             await ways[name]()
             seconds[name].append(time.perf_counter() - started)
             await plain.step(model_id)
-    return Row(upstream, tokens, seconds, requests)
+    return Row(upstream, tokens, seconds, splits)
 
 
 async def _warm_up(plain: Plain, model_id: str, data: list[Json], ways: dict[str, Way]) -> None:
@@ -91,7 +92,7 @@ async def _warm_up(plain: Plain, model_id: str, data: list[Json], ways: dict[str
     await plain.step(model_id)
 
 
-def _ways(plain: Plain, model_id: str, data: list[Json], requests: list[int]) -> dict[str, Way]:
+def _ways(plain: Plain, model_id: str, data: list[Json], splits: list[str]) -> dict[str, Way]:
     async def one_by_one() -> None:
         for datum in data:
             await plain.forward_backward(model_id, [datum])
@@ -104,7 +105,8 @@ def _ways(plain: Plain, model_id: str, data: list[Json], requests: list[int]) ->
         answers = await asyncio.gather(
             *[plain.forward_backward(model_id, [datum]) for datum in data]
         )
-        requests.append(len({answer["batch"]["id"] for answer in answers}))
+        sizes = {answer["batch"]["id"]: answer["batch"]["requests"] for answer in answers}
+        splits.append(" + ".join(str(size) for size in sorted(sizes.values())))
 
     async def batch() -> None:
         calls: list[Json] = [{"model_id": model_id, "data": [datum]} for datum in data]
@@ -117,13 +119,20 @@ def _ways(plain: Plain, model_id: str, data: list[Json], requests: list[int]) ->
     return dict(zip(WAYS, (one_by_one, concurrent, coalesced, batch, single), strict=True))
 
 
+def _milliseconds(seconds: list[float]) -> str:
+    median, low, high = (
+        each * 1e3 for each in (statistics.median(seconds), min(seconds), max(seconds))
+    )
+    return f"{median:,.0f} ({low:,.0f}-{high:,.0f})"
+
+
 _PAGE = """\
 # What coalescing gains, and where it does not
 
 Measured by `make e2e` against real upstreams: SkyRL's Tinker server with a tiny Qwen3 on two CPU
 cores, through the proxy's `/v1`. Eight datums are brought to one model in five ways; milliseconds,
-median of {repeats} interleaved repeats after warm-up. `make e2e TINKEX_PROXY_WRITE_DOCS=1` writes
-this page anew.
+median (least-most) of {repeats} interleaved repeats after warm-up. `make e2e
+TINKEX_PROXY_WRITE_DOCS=1` writes this page anew.
 
 {table}
 
@@ -132,16 +141,15 @@ How to read it:
 * **Awaiting each call is what costs.** Every call pays the upstream's tick (SkyRL looks for work
   every 100 ms) and a poll. A program that has all its datums at hand should send them in one call,
   or in one `forward_backward_batch`.
-* **Callers that are concurrent gain a tick or two**, because SkyRL itself gathers what is pending
-  into one batch: more than half at 16 tokens, a tenth where the arithmetic dominates (500 tokens).
-  So the proxy never holds a lone call, and never delays a batch past what that can gain.
-* **The coalesced 8 are two requests, 1 + 7**: the first call finds nobody else at work and leaves
-  at once; the others gather while it is on the wire.
-* **Differences of up to 150 ms between the last three ways** are where in the upstream's tick a
-  call happened to fall.
+* **Callers that are concurrent gain a tick or two at most**, because SkyRL itself gathers what is
+  pending into one batch. At 16 tokens that is a large part of the time, at 500 a small one. So the
+  proxy never holds a lone call, and never delays a batch past what that can gain.
+* **A difference of one tick between the last three ways says nothing**: it is where in the
+  upstream's tick a call happened to fall. The ranges show it.
 * **"micro batch 1"** is SkyRL's `train_micro_batch_size: 1`: each datum is computed in the same
-  shape whatever came with it. By default each new (batch size, length bucket) costs a JAX upstream
-  4 to 5 s of compiling, once; it is not in these figures.
-* The gradient is the same in all five ways: bit for bit with micro batch 1, to 1e-6 without, which
-  the same run asserts on `grad_norm` and on the log probabilities after the step.
+  shape whatever came with it. By default a JAX upstream compiles each new (batch size, length
+  bucket) for some seconds, once; the warm-up keeps that out of these figures.
+* The same run asserts that eight coalesced callers and one call with the eight datums take the same
+  step: bit for bit with micro batch 1 and the same order, to a relative 1e-6 otherwise, on
+  `grad_norm` and on the log probabilities afterwards.
 """

@@ -5,27 +5,29 @@ that none is taken between our looking and its binding. What it logs goes to a f
 shown when it dies.
 """
 
-import contextlib
+import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from tinkex_proxy.cli.exits import FAILED, CommandError
 from tinkex_proxy.config import environment_without_settings
 
-__all__ = ["Child", "Family", "ended_by_signals"]
+__all__ = ["Child", "Family"]
 
 START_TIMEOUT_S: Final = 30.0
 # Beyond what the proxy needs when nothing is in flight.
 STOP_TIMEOUT_S: Final = 10.0
 LOG_TAIL_LINES: Final = 15
-_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+READY: Final = "listening on "
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class Child:
@@ -46,11 +48,13 @@ class Child:
         environment = environment_without_settings()
         if api_key is not None:
             environment["TINKEX_PROXY_UPSTREAM__API_KEY"] = api_key
-        with log.open("wb") as errors:
+        # A descriptor of our own, because a file's buffer would hide lines from `select`.
+        self._said, says = os.pipe()
+        with log.open("wb") as errors, os.fdopen(says, "wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
                 [sys.executable, "-m", "tinkex_proxy", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=errors,
                 env=environment,
             )
@@ -66,19 +70,18 @@ class Child:
         Raises:
             CommandError: it died, or did not get there in time.
         """
-        said = b""
+        said = ""
         until = time.monotonic() + timeout_s
-        output = self._process.stdout
-        while output is not None and (left := until - time.monotonic()) > 0:
-            if not select.select([output], [], [], left)[0]:
-                break
-            line = output.readline()
-            if not line:
+        while (left := until - time.monotonic()) > 0 and select.select([self._said], [], [], left)[
+            0
+        ]:
+            more = os.read(self._said, 4096)
+            if not more:
                 raise self.death()
-            said += line
-            _, found, rest = line.decode(errors="replace").partition("listening on ")
-            if found:
-                return rest.split()[0]
+            said += more.decode(errors="replace")
+            line = said.partition(READY)[2]
+            if "\n" in line:
+                return line.split()[0]
         raise CommandError(f"the {self.name} was not ready after {timeout_s:g} s", status=FAILED)
 
     def is_alive(self) -> bool:
@@ -100,25 +103,35 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        os.close(self._said)
 
 
 class Family:
-    """The children of one demo, ended in the reverse of their order."""
+    """The children of one demo: a death is an error at once, and none outlives the demo.
+
+    While it is open it owns the process's signals. Each raises where the demo happens to be, be it
+    in the middle of a call that would not end by itself.
+    """
 
     def __init__(self) -> None:
         self._children: list[Child] = []
+        self._before: list[tuple[signal.Signals, _Handler]] = []
 
     def __enter__(self) -> Self:
+        self._handle(signal.SIGCHLD, self._on_death)
+        # A shell starts background jobs with SIGINT ignored; Ctrl-C is how this command is ended.
+        for number in _ENDING:
+            self._handle(number, self._on_end)
         return self
 
     def __exit__(self, *_: object) -> None:
         # A second Ctrl-C must not leave a child behind.
-        ignored = [(number, signal.signal(number, signal.SIG_IGN)) for number in _STOPPING]
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
         for child in reversed(self._children):
             child.stop()
-        for number, handler in ignored:
+        for number, handler in self._before:
             signal.signal(number, handler)
 
     def start(self, child: Child) -> Child:
@@ -126,26 +139,17 @@ class Family:
         self._children.append(child)
         return child
 
-    def dead(self) -> Child | None:
-        """The first child that has ended, if any has."""
-        return next((child for child in self._children if not child.is_alive()), None)
+    def _handle(self, number: signal.Signals, handler: Callable[[int, object], None]) -> None:
+        self._before.append((number, signal.signal(number, handler)))
 
+    def _on_death(self, _: int, __: object) -> None:
+        for child in self._children:
+            if not child.is_alive():
+                raise child.death()
 
-_STOPPING: Final = (signal.SIGINT, *_ENDING)
-
-
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Make the signals that end a process raise, so that what is open gets closed."""
-
-    def leave(number: int, _: FrameType | None) -> None:
+    def _on_end(self, number: int, _: object) -> None:
+        # A terminal sends Ctrl-C to the children too: that they obey is no error.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + number)
-
-    before = [(number, signal.signal(number, leave)) for number in _ENDING]
-    # A shell starts background jobs with SIGINT ignored; Ctrl-C is how this command is ended.
-    before.append((signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler)))
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 """The demo, scene by scene."""
 
+import signal
 import socket
 import tempfile
 import time
@@ -8,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from tinkex_proxy.cli.demo.children import Child, Family, ended_by_signals
+from tinkex_proxy.cli.demo.children import Child, Family
 from tinkex_proxy.cli.demo.recipes import recipes
 from tinkex_proxy.cli.demo.screen import Screen
 from tinkex_proxy.cli.demo.training import CALL_TIMEOUT_S, VERSES, Run, Step
@@ -20,11 +21,12 @@ HOST: Final = "127.0.0.1"
 USUAL_PORT: Final = 8465
 # A real trainer works in cycles; without one the bar would be full before it is seen.
 SANDBOX_TICK_MS: Final = "20"
+# Whoever ends a demo does not wait for a call of its own.
+GRACE_S: Final = "1"
 SANDBOX_KEY: Final = "tml-sandbox"
 FALLEN_TO: Final = 0.5
-# A killed process's connections break a little before the process is seen to be gone.
+# A killed process's connections break a little before its death is told; that explains more.
 DEATH_SHOWS_S: Final = 1.0
-LOOK_AGAIN_S: Final = 0.2
 
 
 def run(*, steps: int, once: bool, port: int | None) -> int:
@@ -36,47 +38,31 @@ def run(*, steps: int, once: bool, port: int | None) -> int:
         port: for the proxy; None takes the usual one if it is free.
     """
     screen = Screen()
-    with (
-        tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs,
-        ended_by_signals(),
-        Family() as family,
-    ):
+    with tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs, Family() as family:
         url = _start(family, Path(logs), screen, port)
         try:
             with httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
                 fallen = _train(client, url, steps, screen)
-        except (httpx.HTTPError, CommandError) as error:
-            raise _reason(family, error) from error
+        except httpx.HTTPError as error:
+            time.sleep(DEATH_SHOWS_S)
+            raise CommandError(f"the proxy does not answer: {error!r}", status=FAILED) from error
         if once:
             return OK if fallen else FAILED
         screen.say()
         screen.say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
         screen.say("Ctrl-C ends it.")
-        return _stay(family, screen)
+        return _stay(screen)
 
 
-def _reason(family: Family, error: Exception) -> CommandError:
-    """Why a call failed: a dead child explains more than the connection it left behind."""
-    until = time.monotonic() + DEATH_SHOWS_S
-    while time.monotonic() < until:
-        if (dead := family.dead()) is not None:
-            return dead.death()
-        time.sleep(LOOK_AGAIN_S)
-    if isinstance(error, CommandError):
-        return error
-    return CommandError(f"the proxy does not answer: {error!r}", status=FAILED)
-
-
-def _stay(family: Family, screen: Screen) -> int:
-    """Leave everything up until Ctrl-C or until one of them ends."""
+def _stay(screen: Screen) -> int:
+    """Leave everything up until Ctrl-C; a child's death or another signal raises."""
     try:
-        while (dead := family.dead()) is None:
-            time.sleep(LOOK_AGAIN_S)
+        while True:
+            signal.pause()
     except KeyboardInterrupt:
         screen.say()
         screen.say("Ended.")
         return OK
-    raise dead.death()
 
 
 def _start(family: Family, logs: Path, screen: Screen, port: int | None) -> str:
@@ -87,7 +73,7 @@ def _start(family: Family, logs: Path, screen: Screen, port: int | None) -> str:
     screen.say(f"sandbox  {sandbox_url}  a toy model on this CPU, not the Tinker service")
     chosen = _port(screen, port)
     arguments = ["serve", "--host", HOST, "--port", str(chosen)]
-    arguments += ["--upstream.base-url", sandbox_url]
+    arguments += ["--upstream.base-url", sandbox_url, "--calls.shutdown-grace-s", GRACE_S]
     log = logs / "proxy.log"
     proxy = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
     url = proxy.url()

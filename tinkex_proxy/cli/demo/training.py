@@ -112,7 +112,8 @@ class Run:
     def steps(self, count: int) -> Iterator[Step]:
         """Train; each step is one gradient from all verses' callers and one `optim_step`."""
         tokens = sum(len(verse) - 1 for verse in VERSES)
-        with ThreadPoolExecutor(len(VERSES)) as callers:
+        callers = ThreadPoolExecutor(len(VERSES))
+        try:
             for number in range(1, count + 1):
                 trained = list(callers.map(self._train, VERSES))
                 adam = {"learning_rate": LEARNING_RATE}
@@ -121,6 +122,9 @@ class Run:
                 batches = Counter(one.batch.id for one in trained)
                 loss = sum(one.loss for one in trained) / tokens
                 yield Step(number, loss, len(trained), len(batches))
+        finally:
+            # When something went wrong a call may not end before the proxy does.
+            callers.shutdown(wait=False, cancel_futures=True)
 
     def sample(self) -> str:
         """Let the model go on from the first word, taking the likeliest token each time."""

@@ -37,7 +37,7 @@ test: $(READY)
 	$(BIN)/coverage report --fail-under=95
 
 e2e: $(READY)
-	$(BIN)/python -m pytest tests/e2e -s
+	$(BIN)/python -m pytest tests/e2e -s -p no:cacheprovider -o faulthandler_timeout=0
 
 # Four locks of one resolution: development, the image, the image with the sandbox, and what builds the wheel.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \

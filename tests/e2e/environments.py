@@ -64,7 +64,7 @@ ALL = (SKYRL_040, SKYRL_030, SDK_025)
 
 def cache() -> Path:
     """The folder that outlives clones."""
-    given = os.environ.get("TINKEX_PROXY_E2E_CACHE")
+    given = os.environ.get("TINKEX_E2E_CACHE")
     return Path(given).resolve() if given else Path.home() / ".cache" / "tinkex-proxy-e2e"
 
 
@@ -105,7 +105,7 @@ def find_python(version: str) -> str:
     `python3.12` on the path may be a pyenv shim that refuses while another version is selected:
     hence each candidate is asked for its version, and pyenv for the folder of what it has.
     """
-    variable = f"TINKEX_PROXY_E2E_PYTHON{version.replace('.', '')}"
+    variable = f"TINKEX_E2E_PYTHON{version.replace('.', '')}"
     given = os.environ.get(variable)
     for candidate in [given] if given else _candidates(version):
         if candidate and _answers(candidate, version):

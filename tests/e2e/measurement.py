@@ -56,7 +56,7 @@ class Report:
         if not self.rows:
             return
         print(f"\n{self.table()}\n", flush=True)
-        if os.environ.get("TINKEX_PROXY_WRITE_DOCS") == "1":
+        if os.environ.get("TINKEX_E2E_WRITE_DOCS") == "1":
             PAGE.write_text(_PAGE.format(repeats=REPEATS, table=self.table()))
             print(f"written to {PAGE.relative_to(ROOT)}", flush=True)
 
@@ -132,7 +132,7 @@ _PAGE = """\
 Measured by `make e2e` against real upstreams: SkyRL's Tinker server with a tiny Qwen3 on two CPU
 cores, through the proxy's `/v1`. Eight datums are brought to one model in five ways; milliseconds,
 median (least-most) of {repeats} interleaved repeats after warm-up. `make e2e
-TINKEX_PROXY_WRITE_DOCS=1` writes this page anew.
+TINKEX_E2E_WRITE_DOCS=1` writes this page anew.
 
 {table}
 

@@ -58,7 +58,26 @@ class Running:
         return response.json()["model_id"]
 
 
+def routes_of(app: object) -> list[tuple[str, str]]:
+    """Path and method of every route, those of included routers too."""
+    found = []
+    for route in app.routes:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            found += routes_of(inner)
+        elif hasattr(route, "path"):
+            methods = getattr(route, "methods", None) or {"GET"}
+            found += [(route.path, method) for method in sorted(methods - {"HEAD"})]
+    return found
+
+
 Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+def routes(proxy: Running) -> list[tuple[str, str]]:
+    """Path and method of every route of the proxy."""
+    return routes_of(proxy.proxy.app._app)
 
 
 @pytest.fixture

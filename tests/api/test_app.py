@@ -1,0 +1,42 @@
+import re
+
+
+async def test_paths_and_methods_that_do_not_exist_are_problems(proxy) -> None:
+    for method, path, status, code in (
+        ("GET", "/nothing", 404, "route_not_found"),
+        ("POST", "/health/live", 405, "method_not_allowed"),
+        ("PUT", "/v1/models", 405, "method_not_allowed"),
+    ):
+        answer = await proxy.client.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+async def test_the_guard_stands_in_front_of_every_route(proxy, routes) -> None:
+    """Whatever is added later, a foreign host or page reaches none of it."""
+    assert len(routes) > 20
+    for path, method in routes:
+        here = re.sub(r"\{\w+\}", "x", path)
+        foreign = await proxy.client.request(method, here, headers={"host": "evil.example"})
+        assert foreign.status_code == 421, path
+        origin = {"origin": "http://evil.example"}
+        page = await proxy.client.request(method, here, headers=origin)
+        assert page.status_code == 403, path
+
+
+async def test_the_api_page_needs_no_other_host(proxy) -> None:
+    """A sidecar may have no way out: every script and style of /docs is ours."""
+    page = await proxy.client.get("/docs")
+    assert page.status_code == 200
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert asset in page.text
+        assert (await proxy.client.get(f"/static-offline-docs/{asset}")).status_code == 200
+
+
+async def test_http_metrics_can_be_switched_off(start, upstream) -> None:
+    proxy = await start(await upstream(), metrics={"enabled": False})
+    assert (await proxy.client.get("/metrics")).status_code == 404
+    assert (await proxy.client.get("/health/live")).status_code == 200

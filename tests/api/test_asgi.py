@@ -1,0 +1,65 @@
+import pytest
+
+from tinkex_proxy.api.asgi import headers_of, read_body, send_answer
+from tinkex_proxy.errors import PayloadTooLarge
+from tinkex_proxy.runtime.ledger import Answer
+
+
+def receiving(*chunks: bytes, cut: bool = False):
+    messages = [
+        {"type": "http.request", "body": chunk, "more_body": n < len(chunks) - 1 or cut}
+        for n, chunk in enumerate(chunks)
+    ]
+    if cut:
+        messages.append({"type": "http.disconnect"})
+
+    async def receive():
+        return messages.pop(0)
+
+    return receive
+
+
+def test_headers_by_name_the_last_one_wins() -> None:
+    scope = {"headers": [(b"a", b"1"), (b"b", b"\xe9"), (b"a", b"2")]}
+    assert headers_of(scope) == {"a": "2", "b": "é"}
+    assert headers_of({"headers": None}) == {}
+
+
+async def test_a_body_is_read_to_its_end() -> None:
+    assert await read_body({}, receiving(b"ab", b"", b"cd"), 10) == b"abcd"
+    assert await read_body({}, receiving(b""), 10) == b""
+
+
+async def test_a_body_that_is_cut_off_is_what_came() -> None:
+    assert await read_body({}, receiving(b"ab", cut=True), 10) == b"ab"
+
+
+async def test_a_body_announced_too_large_is_not_read() -> None:
+    async def receive():
+        raise AssertionError
+
+    with pytest.raises(PayloadTooLarge, match="11 bytes or more; the limit is 10"):
+        await read_body({"content-length": "11"}, receive, 10)
+
+
+async def test_a_body_that_turns_out_too_large_is_not_read_on() -> None:
+    receive = receiving(b"123456", b"123456", b"never read")
+    with pytest.raises(PayloadTooLarge):
+        await read_body({"content-length": "nonsense"}, receive, 10)
+    assert (await receive())["body"] == b"never read"
+
+
+async def test_an_answer_goes_out_with_its_headers() -> None:
+    sent = []
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    await send_answer(send, Answer(202, b"{}", {"location": "/x"}), {"x-request-id": "r"})
+    assert (sent[0]["status"], sent[1]["body"]) == (202, b"{}")
+    assert dict(sent[0]["headers"]) == {
+        b"content-type": b"application/json",
+        b"content-length": b"2",
+        b"location": b"/x",
+        b"x-request-id": b"r",
+    }

@@ -1,0 +1,120 @@
+import socket
+
+from tinkex_proxy.api.operations import Readiness
+
+CANARY = "tml-canary-5d1f0c"
+
+
+def test_what_keeps_us_from_being_ready() -> None:
+    readiness = Readiness()
+    assert readiness.obstacle() == "starting"
+    readiness.started = True
+    assert readiness.obstacle() == "the upstream has not been asked yet"
+    readiness.reached = True
+    assert readiness.obstacle() is None
+    readiness.draining = True
+    assert readiness.obstacle() == "draining"
+
+
+async def test_health(proxy) -> None:
+    for path in ("/health/live", "/health/startup"):
+        answer = await proxy.client.get(path)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_an_upstream_that_is_down_at_the_start_is_named_and_not_fatal(start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    proxy = await start(f"http://127.0.0.1:{port}")
+    ready = await proxy.client.get("/health/ready")
+    while "not been asked" in ready.json()["reason"]:
+        ready = await proxy.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+    assert "does not answer" in ready.json()["reason"]
+    assert (await proxy.client.get("/health/live")).status_code == 200
+    (breaker,) = (await proxy.client.get("/breakers")).json()["breakers"]
+    assert breaker["counts"]["failure"] == 0
+
+
+async def test_breakers_one_by_one(proxy) -> None:
+    await proxy.create()
+    (breaker,) = (await proxy.client.get("/breakers")).json()["breakers"]
+    shown = (await proxy.client.get(f"/breakers/{breaker['id']}")).json()
+    assert shown == breaker
+    assert set(shown) == {
+        "id",
+        "upstream",
+        "key_id",
+        "state",
+        "consecutive_failures",
+        "failure_threshold",
+        "opened_at",
+        "retry_after_s",
+        "probes_in_flight",
+        "generation",
+        "transitions",
+        "last_error",
+        "counts",
+    }
+    missing = await proxy.client.get("/breakers/nope")
+    assert (missing.status_code, missing.json()["code"]) == (404, "route_not_found")
+
+
+async def test_lanes_version_and_config(proxy) -> None:
+    model_id = await proxy.create()
+    (lane,) = (await proxy.client.get("/lanes")).json()["lanes"]
+    assert (lane["model_id"], lane["state"], lane["depth"]) == (model_id, "alive", 0)
+    version = (await proxy.client.get("/version")).json()
+    assert (version["transport"], version["upstream_flavours"]) == ("pyqwest", ["protobuf"])
+    config = (await proxy.client.get("/config")).json()
+    assert config["batching"]["max_batch_size"] == 10
+
+
+async def test_metrics_in_both_formats(proxy) -> None:
+    await proxy.create()
+    text = await proxy.client.get("/metrics")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert 'tinkex_proxy_calls_total{code="ok",operation="create_model"} 1.0' in text.text
+    assert 'tinkex_proxy_circuit_breaker_state{breaker="' in text.text
+    assert "tinkex_proxy_lanes 1.0" in text.text
+    assert 'handler="/v1/models"' in text.text
+    asked = {"accept": "application/openmetrics-text; version=1.0.0"}
+    open_metrics = await proxy.client.get("/metrics", headers=asked)
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert open_metrics.text.endswith("# EOF\n")
+
+
+async def test_junk_requests_make_no_new_series(proxy) -> None:
+    async def series() -> int:
+        text = (await proxy.client.get("/metrics")).text
+        return sum(1 for line in text.splitlines() if not line.startswith("#"))
+
+    for n in range(3):
+        await proxy.client.get(f"/junk/{n}")
+        await proxy.client.get(f"/v1/models/junk{n}")
+        await proxy.client.get(f"/v1/futures/junk{n}")
+    before = await series()
+    for n in range(100, 160):
+        await proxy.client.get(f"/junk/{n}")
+        await proxy.client.get(f"/v1/models/junk{n}")
+        await proxy.client.get(f"/v1/futures/junk{n}")
+    assert await series() == before
+
+
+async def test_no_key_is_shown_anywhere(start, upstream, capsys) -> None:
+    """A marker key goes through everything; no output of ours holds it."""
+    strict = await upstream(api_keys=frozenset({"tml-other"}))
+    proxy = await start(strict)
+    proxy.client.headers["x-api-key"] = CANARY
+    outputs = [
+        await proxy.post("/v1/models", {"base_model": "sandbox/tiny-1"}),
+        await proxy.post("/v1/optim_step", {"model_id": "m"}, Idempotency_Key="k"),
+        await proxy.client.get("/v1/futures/x"),
+    ]
+    paths = ("/breakers", "/lanes", "/config", "/version", "/metrics", "/health/ready")
+    outputs += [await proxy.client.get(path) for path in paths]
+    assert outputs[0].status_code == 401
+    said = "".join(str(o.headers) + o.text for o in outputs)
+    captured = capsys.readouterr()
+    assert CANARY not in said + captured.out + captured.err

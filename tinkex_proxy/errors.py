@@ -7,6 +7,8 @@ nothing else: status, title and media type are decided once, in `api/problems.py
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 __all__ = [
     "ApiKeyMissing",
     "ApiKeyRefused",
@@ -56,6 +58,10 @@ class ProxyError(Exception):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.pointer = pointer
+
+    @override
+    def __str__(self) -> str:
+        return self.detail
 
 
 class InvalidJson(ProxyError):

@@ -1,0 +1,160 @@
+import asyncio
+
+import msgspec
+import pytest
+
+from tinkex_proxy.core.coalesce import Limits
+from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
+from tinkex_proxy.runtime import account as account_module
+from tinkex_proxy.runtime.account import Account, AccountSettings
+from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.events import ModelsLost
+from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.submit import Submitter
+from tinkex_proxy.wire.datum import Flavour
+
+
+class Service:
+    """A whole small upstream, answering by path."""
+
+    def __init__(self, reply) -> None:
+        self.reply = reply
+        self.asked: list[tuple[str, dict[str, object]]] = []
+        self.answers: dict[str, object] = {
+            "create_session": lambda: {"session_id": f"s{self.count('create_session')}"},
+            "client/config": lambda: {"fwdbwd_max_chunk_len": 5},
+            "create_sampling_session": lambda: {
+                "sampling_session_id": f"x{self.count('create_sampling_session')}"
+            },
+        }
+        self.flavour_statuses = [415]
+
+    def count(self, name: str) -> int:
+        return sum(1 for path, _ in self.asked if path == name)
+
+    def __call__(self, request):
+        name = request.path.removeprefix("/api/v1/")
+        try:
+            body = msgspec.json.decode(request.body)
+        except msgspec.DecodeError:
+            body = {}
+        self.asked.append((name, body))
+        if name == "forward_backward":
+            return self.reply(self.flavour_statuses.pop(0))
+        answer = self.answers.get(name, dict)()
+        return answer if hasattr(answer, "status") else self.reply(200, answer)
+
+
+@pytest.fixture
+def service(reply) -> Service:
+    return Service(reply)
+
+
+@pytest.fixture
+async def account(bench, service):
+    upstream, _ = bench.upstream(service)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock),
+        poller=Poller(upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=ManualClock(),  # heartbeats stay asleep
+        hub=bench.hub,
+    )
+    made = Account("k", upstream, tools, AccountSettings(limits=Limits()))
+    yield made
+    made.close()
+    await bench.tasks.cancel_all()
+
+
+async def test_ready_learns_limits_and_flavour_once(account, service) -> None:
+    assert not account.learned
+    sessions = await asyncio.gather(*(account.ready() for _ in range(5)))
+    assert set(sessions) == {"s1"}
+    assert (service.count("client/config"), service.count("forward_backward")) == (1, 1)
+    assert (account.limits.max_datums, account.flavour) == (5, Flavour.PROTOBUF)
+
+
+async def test_a_flavour_learnt_late_reaches_the_models_there_are(account, service) -> None:
+    service.flavour_statuses = [500, 422, 500]
+    await account.ready()
+    assert not account.learned
+    model = account.adopt({}, "m", "s1")
+    assert model.driver.flavour is Flavour.PROTOBUF
+    await account.ready()
+    assert account.learned
+    assert model.driver.flavour is account.flavour is Flavour.JSON
+
+
+async def test_a_configured_flavour_is_not_asked_for(bench, service) -> None:
+    upstream, _ = bench.upstream(service)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock),
+        poller=Poller(upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=ManualClock(),
+        hub=bench.hub,
+    )
+    settings = AccountSettings(limits=Limits(), flavour=Flavour.JSON)
+    account = Account("k", upstream, tools, settings)
+    await account.ready()
+    assert (account.flavour, service.count("forward_backward")) == (Flavour.JSON, 0)
+    await bench.tasks.cancel_all()
+
+
+async def test_models_are_found_or_explained(account) -> None:
+    model = account.adopt({}, "m", "s1")
+    assert account.model("m") is model
+    assert not account.idle
+    with pytest.raises(ModelNotFound, match="'other'") as caught:
+        account.model("other")
+    assert caught.value.pointer == "/model_id"
+    model.driver._on_gone("the upstream forgot it")
+    with pytest.raises(ModelGone, match="forgot"):
+        account.model("m")
+    assert account.idle
+
+
+async def test_models_die_with_their_session_and_with_no_other(account, bench) -> None:
+    await account.ready()
+    first, other = account.adopt({}, "m", "s1"), account.adopt({}, "n", "s0")
+    sampler = await account.sampler("base_model", "b")
+    account.session.lost("s1", "its heartbeat was answered 410")
+    assert "410" in first.gone
+    assert other.gone is None
+    assert ModelsLost("s1", 1, "its heartbeat was answered 410") in bench.recorder.events
+    assert (await account.sampler("base_model", "b")) is not sampler
+
+
+async def test_samplers_are_made_once_for_each_name(account, service) -> None:
+    one = await account.sampler("base_model", "b")
+    assert await account.sampler("base_model", "b") is one
+    assert await account.sampler("model_path", "b") is not one
+    assert [
+        body["sampling_session_seq_id"]
+        for name, body in service.asked
+        if name == "create_sampling_session"
+    ] == [0, 1]
+    account.forget(one)
+    assert await account.sampler("base_model", "b") is not one
+
+
+async def test_a_sampler_without_a_name_is_a_fault(account, service) -> None:
+    service.answers["create_sampling_session"] = dict
+    with pytest.raises(UpstreamFault, match="sampling_session_id"):
+        await account.sampler("base_model", "b")
+
+
+async def test_the_dead_are_not_remembered_for_ever(account, monkeypatch) -> None:
+    monkeypatch.setattr(account_module, "MAX_DEAD", 2)
+    for n in range(5):
+        account.adopt({}, f"m{n}", "s").end("over")
+    account.adopt({}, "alive", "s")
+    assert sorted(account.models) == ["alive", "m3", "m4"]
+
+
+async def test_draining_reaches_every_lane(account) -> None:
+    model = account.adopt({}, "m", "s1")
+    account.drain()
+    assert model.driver.lane._draining
+    await asyncio.sleep(0)

@@ -88,7 +88,7 @@ def test_the_first_signal_lets_a_call_in_flight_finish(started) -> None:
 
 
 def test_a_second_signal_stops_at_once(started) -> None:
-    """The upstream does not answer; after the first signal the proxy waits, after the second not."""
+    """The upstream is silent: after the first signal the proxy waits for it, after two not."""
     upstream = started("sandbox", "--port", "0")
     proxy = started("serve", "--port", "0", "--upstream.base-url", upstream.url)
     with client_of(proxy.url) as client:

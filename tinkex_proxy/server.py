@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,6 +44,7 @@ from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
 from tinkex_proxy.runtime.metrics import Metrics, StateCollector
+from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Transport
@@ -170,6 +172,7 @@ class _Makings:
         tools = Tools(
             submitter=Submitter(upstream, self.clock, patience_s=upstream_settings.submit_retry_s),
             poller=Poller(upstream, self.clock, hold_s=upstream_settings.poll_timeout_s),
+            knows=partial(knows_model, upstream, self.clock),
             tasks=self.tasks,
             clock=self.clock,
             hub=self.hub,

@@ -9,6 +9,7 @@ async def ask(
     *,
     bind_host: str = "127.0.0.1",
     allowed: list[str] | None = None,
+    method: str = "GET",
 ) -> tuple[int, dict[str, object]]:
     async def inner(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -21,6 +22,7 @@ async def ask(
 
     scope = {
         "type": "http",
+        "method": method,
         "path": "/breakers",
         "headers": [(name.encode(), value.encode()) for name, value in headers],
     }
@@ -97,6 +99,14 @@ async def test_a_cross_site_request_without_origin_is_refused() -> None:
     """An <img> of a foreign page sends no Origin, but browsers say where it comes from."""
     headers = [("host", "localhost"), ("sec-fetch-site", "cross-site")]
     assert (await ask(headers))[0] == 403
+
+
+async def test_a_link_that_a_person_follows_leads_to_our_page() -> None:
+    headers = [("host", "localhost"), ("sec-fetch-site", "cross-site")]
+    assert (await ask([*headers, ("sec-fetch-dest", "document")]))[0] == 200
+    assert (await ask([*headers, ("sec-fetch-dest", "iframe")]))[0] == 403
+    posted = [*headers, ("sec-fetch-dest", "document")]
+    assert (await ask(posted, method="POST"))[0] == 403
 
 
 async def test_what_is_not_http_passes() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.events import ModelsLost
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.wire.datum import Flavour
 
@@ -57,6 +59,7 @@ async def account(bench, service):
     tools = Tools(
         submitter=Submitter(upstream, bench.clock),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=ManualClock(),  # heartbeats stay asleep
         hub=bench.hub,
@@ -91,6 +94,7 @@ async def test_a_configured_flavour_is_not_asked_for(bench, service) -> None:
     tools = Tools(
         submitter=Submitter(upstream, bench.clock),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=ManualClock(),
         hub=bench.hub,

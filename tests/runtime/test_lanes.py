@@ -1,6 +1,7 @@
 """A lane at work against a scripted upstream: what goes onto the wire, and who gets what."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -8,9 +9,17 @@ import pytest
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.core.outcome import Fault
-from tinkex_proxy.errors import ModelGone, OutcomeUnknown, UpstreamConflict, UpstreamFault
+from tinkex_proxy.errors import (
+    ModelGone,
+    OutcomeUnknown,
+    UpstreamConflict,
+    UpstreamFault,
+    UpstreamRefused,
+)
+from tinkex_proxy.runtime.events import Note
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
+from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.transport import Request, Response
 from tinkex_proxy.runtime.work import Order, Training
@@ -27,11 +36,14 @@ class Service:
         self.reply = reply
         self.submits: list[dict[str, object]] = []
         self.instead: list[Response | Fault | None] = []
+        self.known = True
 
     def __call__(self, request: Request) -> Response | Fault:
         body = msgspec.json.decode(request.body)
         if request.path.endswith("retrieve_future"):
             return self.result(int(body["request_id"]))
+        if request.path.endswith("get_info"):
+            return self.reply(200 if self.known else 404)
         self.submits.append({"path": request.path.rpartition("/")[2], **body})
         instead = self.instead.pop(0) if self.instead else None
         return instead or self.reply(200, {"request_id": str(len(self.submits) - 1)})
@@ -74,6 +86,7 @@ def driver(bench, service, gone) -> LaneDriver:
     tools = Tools(
         submitter=Submitter(upstream, bench.clock, patience_s=20),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=bench.clock,
         hub=bench.hub,
@@ -157,8 +170,21 @@ async def test_a_conflict_out_of_the_blue_is_told(driver, service, reply) -> Non
 
 
 @pytest.mark.parametrize("status", [404, 410])
+async def test_a_404_about_something_else_leaves_the_model_alive(
+    driver, service, reply, gone, status
+) -> None:
+    """A checkpoint that is not there, or a call that this upstream does not have."""
+    service.instead = [reply(status, {"detail": "No such checkpoint"}), None]
+    refused, answer = await answers(driver.put([STEP, STEP], deadline=None))
+    assert isinstance(refused, UpstreamRefused)
+    assert answer == {"type": "optim_step", "seq": 1}
+    assert gone == []
+
+
+@pytest.mark.parametrize("status", [404, 410])
 async def test_a_model_the_upstream_forgot_is_gone(driver, service, reply, gone, status) -> None:
     service.instead = [reply(status, {"detail": "Model not found"})]
+    service.known = False
     (answer,) = await answers(driver.put([STEP], deadline=None))
     assert isinstance(answer, ModelGone)
     assert "Model not found" in gone[0]
@@ -205,14 +231,20 @@ async def test_closing_fails_what_has_not_left(driver) -> None:
 
 
 async def test_a_bug_while_sending_leaves_no_caller_waiting(driver, bench) -> None:
+    """Its own caller is told, the log has the rest, and the lane goes on."""
+    submitter = driver._tools.submitter
+    sound = submitter.submit
+
     async def explode(_):
+        submitter.submit = sound
         raise ZeroDivisionError
 
-    object.__setattr__(driver._tools.submitter, "submit", explode)
-    (answer,) = await answers(driver.put([STEP], deadline=None))
-    assert isinstance(answer, UpstreamFault)
-    await asyncio.sleep(0)
-    assert [type(error) for _, error in bench.crashes] == [ZeroDivisionError]
+    submitter.submit = explode
+    first, second = await answers(driver.put([STEP, STEP], deadline=None))
+    assert isinstance(first, UpstreamFault)
+    assert second == {"type": "optim_step", "seq": 1}
+    notes = [event for event in bench.recorder.events if isinstance(event, Note)]
+    assert [type(note.error) for note in notes] == [ZeroDivisionError]
 
 
 async def test_queue_states_are_shown_and_timed(driver, service, reply, bench) -> None:
@@ -237,6 +269,7 @@ async def test_draining_lets_nothing_linger(bench, service) -> None:
     tools = Tools(
         submitter=Submitter(upstream, bench.clock),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=bench.clock,
         hub=bench.hub,

@@ -2,7 +2,7 @@ import pytest
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.errors import UpstreamFault, UpstreamUnreachable
-from tinkex_proxy.runtime.query import query
+from tinkex_proxy.runtime.query import knows_model, query
 
 
 async def test_a_question_is_asked_again_and_answered(bench, reply) -> None:
@@ -31,3 +31,12 @@ async def test_three_5xx_are_told(bench, reply) -> None:
     upstream, _ = bench.upstream(lambda _: reply(503))
     with pytest.raises(UpstreamFault, match="503"):
         await query(upstream, bench.clock, "/x", {})
+
+
+@pytest.mark.parametrize(
+    ("status", "known"), [(200, True), (404, False), (410, False), (400, True), (503, True)]
+)
+async def test_a_model_is_gone_only_if_the_upstream_says_so(bench, reply, status, known) -> None:
+    upstream, transport = bench.upstream(lambda _: reply(status))
+    assert await knows_model(upstream, bench.clock, "m") is known
+    assert transport.requests[0].body == b'{"model_id":"m","type":"get_info"}'

@@ -1,6 +1,7 @@
 """Sampling against a small scripted upstream: which weights, which session, how often saved."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.sampling import sample
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.trainer import Ticket
@@ -64,6 +66,7 @@ async def account(bench, service):
     tools = Tools(
         submitter=Submitter(upstream, bench.clock, patience_s=5),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=ManualClock(),
         hub=bench.hub,

@@ -1,6 +1,7 @@
 """What a caller can ask for, against a small scripted upstream of the JSON generation."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.wire import plain
@@ -73,6 +75,7 @@ async def account(bench, service):
     tools = Tools(
         submitter=Submitter(upstream, bench.clock, patience_s=5),
         poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
         tasks=bench.tasks,
         clock=ManualClock(),
         hub=bench.hub,

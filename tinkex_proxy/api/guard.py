@@ -47,7 +47,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
-        hosts, origins, sites = _values(scope, b"host", b"origin", b"sec-fetch-site")
+        hosts, origins, sites, wanted = _values(
+            scope, b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest"
+        )
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             said = " and ".join(map(repr, hosts)) or "no Host"
             return ForeignHost(
@@ -56,7 +58,9 @@ class Guard:
             )
         own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
         foreign = [origin for origin in origins if origin.lower() not in own]
-        if foreign or "cross-site" in sites:
+        # A link on another site that a person follows to a page of ours is no script's request.
+        followed = scope.get("method") == "GET" and wanted == ["document"]
+        if foreign or ("cross-site" in sites and not followed):
             said = repr(foreign[0]) if foreign else "another site"
             return ForeignOrigin(f"A web page of {said} may not use this proxy.")
         return None

@@ -8,14 +8,14 @@ One task per lane that has something waiting: it submits what the lane gives, wa
 import asyncio
 import copy
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tinkex_proxy.core.coalesce import FlushReason, Item
 from tinkex_proxy.core.lane import Batch, Lane
 from tinkex_proxy.errors import ModelGone, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, Hub
+from tinkex_proxy.runtime.events import BatchLeft, Hub, Note
 from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.tasks import Tasks
@@ -32,10 +32,20 @@ TIMER_GRAIN_S = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What every lane of one key works with."""
+    """What every lane of one key works with.
+
+    Attributes:
+        submitter: gets requests admitted.
+        poller: waits for their results.
+        knows: asks the upstream whether it still has a model.
+        tasks: runs what outlives a call.
+        clock: measures.
+        hub: is told.
+    """
 
     submitter: Submitter
     poller: Poller
+    knows: Callable[[str], Awaitable[bool]]
     tasks: Tasks
     clock: Clock
     hub: Hub
@@ -150,16 +160,17 @@ class LaneDriver:
                 self.model_id, batch, calls, flavour=self.flavour, identity=uuid.uuid4().hex
             )
             verdict = await self._tools.submitter.submit(ask)
-        except BaseException:
-            # A bug of ours, or the end of the process: no caller may be left waiting for it.
+            gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
+        except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
+            self._tools.hub.tell(Note("error", f"submitting for {self.model_id} failed", bug))
             for item in self.lane.refused(bisect=False):
                 self._fail(item, UpstreamFault("The proxy failed to submit this request."))
-            raise
+            return
         self._wire_free_at = self._tools.clock.now()
         for call in calls:
             call.timeline.upload_s = self._wire_free_at - now
         if isinstance(verdict, Refused):
-            self._on_refused(batch, calls, verdict)
+            self._on_refused(batch, calls, verdict, gone=gone)
             return
         self.lane.admitted()
         self._doubtful_seq = None
@@ -185,7 +196,16 @@ class LaneDriver:
             )
         )
 
-    def _on_refused(self, batch: Batch, calls: Sequence[Call], verdict: Refused) -> None:
+    async def _is_gone(self, verdict: Refused) -> bool:
+        """Whether a refusal means that the upstream has lost the model.
+
+        A 404 can also be about a checkpoint, or a call that this upstream does not have: ask.
+        """
+        return verdict.status in {404, 410} and not await self._tools.knows(self.model_id)
+
+    def _on_refused(
+        self, batch: Batch, calls: Sequence[Call], verdict: Refused, *, gone: bool
+    ) -> None:
         if verdict.status == 409 and self._doubtful_seq == batch.seq_id:
             self._doubtful_seq = None
             self.lane.outnumbered()
@@ -195,13 +215,13 @@ class LaneDriver:
                 self._doubtful_seq = batch.seq_id
             refused = self.lane.refused(bisect=verdict.bisect)
         error = verdict.error
-        if verdict.status in {404, 410}:
+        if gone:
             error = ModelGone(f"The upstream no longer knows the model {self.model_id} ({error}).")
         for item in refused:
             self._fail(item, error)
         for call in calls:
             call.left = call.answer.done()
-        if verdict.status in {404, 410}:
+        if gone:
             self._on_gone(error.detail)
 
     async def _collect(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> None:
@@ -210,7 +230,8 @@ class LaneDriver:
             answers = read(response, calls, batch_id=f"{self.model_id}#{batch.seq_id}")
             for call, answer in zip(calls, answers, strict=True):
                 self._calls.pop(call.item.id, None)
-                call.answer.set_result(answer)
+                if not call.answer.done():
+                    call.answer.set_result(answer)
         except ProxyError as error:
             for call in calls:
                 self._fail(call.item, error)

@@ -6,12 +6,12 @@ import msgspec
 
 from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.outcome import Fault, Operation
-from tinkex_proxy.errors import UpstreamFault, UpstreamUnreachable
+from tinkex_proxy.errors import ProxyError, UpstreamFault, UpstreamUnreachable
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
 
-__all__ = ["query"]
+__all__ = ["knows_model", "query"]
 
 ATTEMPTS = 3
 _BACKOFF = Backoff(base_s=0.2, cap_s=2.0)
@@ -52,6 +52,17 @@ async def query(
             draw = random.random()  # noqa: S311 - jitter, not a secret
             await clock.sleep(_BACKOFF.delay_s(attempt, draw))
     raise failure
+
+
+async def knows_model(upstream: Upstream, clock: Clock, model_id: str) -> bool:
+    """Whether the upstream still has a model; an upstream that cannot be asked now may have it."""
+    try:
+        response = await query(
+            upstream, clock, "/api/v1/get_info", {"model_id": model_id, "type": "get_info"}
+        )
+    except ProxyError:
+        return True
+    return response.status not in {404, 410}
 
 
 def _error_of(path: str, silence: Unanswered) -> UpstreamFault | UpstreamUnreachable:

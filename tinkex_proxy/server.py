@@ -26,9 +26,10 @@ from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.api.app import make_app
 from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.listener import ListeningServer, listen_tcp, listen_unix, url_of
 from tinkex_proxy.api.operations import Operations, Readiness
-from tinkex_proxy.api.plain import PlainSettings, Services, plain_routes
+from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.config import Settings, masked
 from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.breaker import GateSettings

@@ -1,0 +1,197 @@
+"""What all plain calls share: key, deadline, idempotency, disconnects, errors, timing.
+
+A call is an ASGI endpoint mounted beside FastAPI's own routes, because a training call is megabytes
+and a rollout makes thousands of samples: no per-request framework work, one decode, one encode.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
+from tinkex_proxy.api.callers import CallerLeft, Wishes, digest_of, key_of, wait_for, wishes_of
+from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.errors import Draining, ProxyError
+from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import CallEnded, Hub, Note
+from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
+from tinkex_proxy.runtime.trainer import Ticket
+from tinkex_proxy.runtime.work import Timeline
+from tinkex_proxy.wire import plain
+
+__all__ = ["Asked", "CallRoute", "Handler", "PlainSettings", "Services", "accepted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainSettings:
+    """What holds for every plain call.
+
+    Attributes:
+        max_body_bytes: longest body taken.
+        default_timeout_s: deadline of a caller that names none, or None.
+        extra_loss_fns: losses the upstream has beyond those we know.
+    """
+
+    max_body_bytes: int = 64 * 1024 * 1024
+    default_timeout_s: float | None = None
+    extra_loss_fns: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """What the calls work with."""
+
+    accounts: Accounts
+    ledger: Ledger
+    clock: Clock
+    hub: Hub
+    settings: PlainSettings
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call, decoded as far as all calls are alike."""
+
+    account: Account
+    body: bytes
+    ticket: Ticket
+    settings: PlainSettings
+    path: str
+    path_params: Mapping[str, str]
+    request_id: str
+
+
+Handler: TypeAlias = Callable[[Asked], Awaitable[object]]
+
+
+class CallRoute:
+    """The ASGI endpoint of one call.
+
+    Args:
+        operation: the call's name in metrics and logs.
+        handler: does it; gives what is encoded as JSON.
+        services: what it works with.
+    """
+
+    def __init__(self, operation: str, handler: Handler, services: Services) -> None:
+        self._operation = operation
+        self._handler = handler
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request_id = uuid.uuid4().hex
+        extra = {"x-request-id": request_id}
+        path = str(scope["path"])
+        try:
+            answer = await self._answer(scope, receive, request_id, extra)
+        except CallerLeft:
+            note = f"{self._operation}: the caller hung up; request {request_id}"
+            self._services.hub.tell(Note("info", note))
+            return
+        except ProxyError as error:
+            answer = problem_answer(error, instance=path, request_id=request_id)
+        await send_answer(send, answer, extra)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, request_id: str, extra: dict[str, str]
+    ) -> Answer:
+        services = self._services
+        headers = headers_of(scope)
+        if services.draining:
+            raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
+        account = services.accounts.of(key_of(headers))
+        wishes = wishes_of(headers, default_timeout_s=services.settings.default_timeout_s)
+        body = await read_body(headers, receive, services.settings.max_body_bytes)
+        entry, ticket = self._entry(scope, account, wishes, body, request_id)
+        if entry.id != request_id:
+            extra["x-tinkex-repeats"] = entry.id
+        if wishes.respond_async:
+            entry.wanted = True
+            return accepted(entry)
+        return await wait_for(entry, ticket, receive, timeout_s=wishes.timeout_s)
+
+    def _entry(
+        self, scope: Scope, account: Account, wishes: Wishes, body: bytes, request_id: str
+    ) -> tuple[Entry, Ticket | None]:
+        """The first call under this Idempotency-Key, or this call, started."""
+        services, path = self._services, str(scope["path"])
+        digest = digest_of(str(scope["method"]), path, body)
+        if wishes.idempotency_key is not None:
+            first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
+            if first is not None:
+                return first, None
+        now = services.clock.now()
+        deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
+        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce)
+        params = scope.get("path_params")
+        asked = Asked(
+            account,
+            body,
+            ticket,
+            services.settings,
+            path,
+            params if isinstance(params, Mapping) else {},
+            request_id,
+        )
+        work = self._run(asked)
+        key = wishes.idempotency_key
+        entry = services.ledger.start(request_id, account.key_id, work, key=key, digest=digest)
+        return entry, ticket
+
+    async def _run(self, asked: Asked) -> Answer:
+        """Do the call; whatever happens becomes an answer."""
+        services = self._services
+        began = services.clock.now()
+        code = "ok"
+        try:
+            result = await self._handler(asked)
+            headers = _headers(result, asked.ticket.timeline)
+            answer = Answer(200, msgspec.json.encode(result), headers)
+        except ProxyError as error:
+            code = error.code
+            answer = problem_answer(error, instance=asked.path, request_id=asked.request_id)
+        except asyncio.CancelledError:
+            code = "withdrawn"
+            raise
+        except Exception as bug:  # noqa: BLE001 - nobody gets a stack trace; the log does
+            code = "internal_error"
+            services.hub.tell(Note("error", f"{self._operation} failed", bug))
+            fault = ProxyError("The proxy failed; its log tells why.")
+            answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
+        finally:
+            took = services.clock.now() - began
+            services.hub.tell(CallEnded(self._operation, code, took))
+        return answer
+
+
+def _headers(result: object, timeline: Timeline) -> dict[str, str]:
+    parts = {
+        "queue": timeline.queue_s,
+        "linger": timeline.linger_s,
+        "upload": timeline.upload_s,
+        "upstream-queue": timeline.upstream_queue_s,
+        "compute": timeline.compute_s,
+    }
+    timing = ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in parts.items())
+    headers = {"server-timing": timing}
+    if isinstance(result, plain.TrainingAnswer):
+        batch = result.batch
+        headers["x-tinkex-batch"] = (
+            f"{batch.id}; requests={batch.requests}; datums={batch.datums}; index={batch.index}"
+        )
+    return headers
+
+
+def accepted(entry: Entry) -> Answer:
+    """202, and where the answer will be."""
+    body = msgspec.json.encode({"future_id": entry.id, "status": "pending"})
+    headers = {"location": f"/v1/futures/{entry.id}", "preference-applied": "respond-async"}
+    return Answer(202, body, headers)

@@ -10,10 +10,10 @@ import pytest
 import uvicorn
 
 from tinkex_proxy.api.listener import ListeningServer, listen_tcp, url_of
+from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
-from tinkex_proxy.server import Proxy, build
 
 
 @asynccontextmanager

@@ -1,0 +1,63 @@
+"""The configuration reaches the parts it is meant for."""
+
+import pytest
+
+from tinkex_proxy.assembly import build
+from tinkex_proxy.config import Settings
+from tinkex_proxy.errors import ApiKeyMissing
+from tinkex_proxy.wire.datum import Flavour
+
+UPSTREAM = {"upstream.base_url": "http://127.0.0.1:1/prefix/"}
+
+
+async def account_with(**options: object):
+    named = {name.replace("__", "."): value for name, value in options.items()}
+    return build(Settings.load({**UPSTREAM, **named})).services.accounts.of(None)
+
+
+async def test_batching_settings_become_limits_in_seconds() -> None:
+    account = await account_with(
+        batching__window_ms=20,
+        batching__idle_flush_ms=2,
+        batching__max_batch_size=3,
+        batching__max_datums=4,
+        batching__max_bytes=5000,
+        batching__preferred_sizes=[2, 4],
+    )
+    limits = account.limits
+    assert (limits.linger_s, limits.idle_s, limits.max_requests) == (0.02, 0.002, 3)
+    assert (limits.max_datums, limits.max_bytes, limits.preferred_datums) == (4, 5000, (2, 4))
+
+
+async def test_the_breaker_is_named_after_upstream_and_key_and_trips_as_set() -> None:
+    account = await account_with(circuit_breaker__failure_threshold=2)
+    shown = account.upstream.breaker.snapshot("u", account.key_id)
+    assert shown["id"] == "127.0.0.1-1-none"
+    assert shown["failure_threshold"] == 2
+    off = await account_with(circuit_breaker__enabled=False)
+    assert off.upstream.breaker.snapshot("u", "k")["state"] == "disabled"
+
+
+async def test_a_flavour_is_taken_or_left_to_be_found_out() -> None:
+    assert (await account_with()).settings.flavour is None
+    assert (await account_with(upstream__flavour="json")).settings.flavour is Flavour.JSON
+    assert (await account_with(batching__enabled=False)).settings.coalesce is False
+
+
+async def test_the_hosted_service_wants_a_key_and_others_may_not() -> None:
+    hosted = build(Settings.load({}))
+    with pytest.raises(ApiKeyMissing):
+        hosted.services.accounts.of(None)
+    assert build(Settings.load(UPSTREAM)).services.accounts.of(None).key_id == "none"
+
+
+async def test_what_callers_meet_is_set_too() -> None:
+    options = {
+        "server.max_body_bytes": 5000,
+        "calls.default_timeout_s": 7,
+        "upstream.extra_loss_fns": ["mine"],
+    }
+    settings = build(Settings.load({**UPSTREAM, **options})).services.settings
+    assert settings.max_body_bytes == 5000
+    assert settings.default_timeout_s == 7
+    assert settings.extra_loss_fns == frozenset({"mine"})

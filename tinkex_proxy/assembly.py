@@ -1,0 +1,287 @@
+"""Everything is built here, once, from the configuration: no socket is opened, no task started."""
+
+import contextlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from tinkex_proxy.api.app import make_app
+from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.calls import PlainSettings, Services
+from tinkex_proxy.api.operations import Operations, Readiness
+from tinkex_proxy.api.plain import plain_routes
+from tinkex_proxy.config import Settings, masked
+from tinkex_proxy.core.backoff import Backoff
+from tinkex_proxy.core.breaker import GateSettings
+from tinkex_proxy.core.coalesce import Limits
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.runtime.account import Account, AccountSettings
+from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
+from tinkex_proxy.runtime.clock import Clock, MonotonicClock
+from tinkex_proxy.runtime.events import Hub, Listener, Note
+from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.lanes import Tools
+from tinkex_proxy.runtime.ledger import Ledger, Retention
+from tinkex_proxy.runtime.logs import LogListener
+from tinkex_proxy.runtime.metrics import Metrics, StateCollector
+from tinkex_proxy.runtime.query import knows_model
+from tinkex_proxy.runtime.submit import Submitter
+from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.transport import Transport
+from tinkex_proxy.runtime.transports import open_transport
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
+from tinkex_proxy.wire.datum import Flavour
+
+__all__ = ["Proxy", "build"]
+
+HOSTED_DOMAIN: Final = "thinkingmachines.dev"
+# A probe's lease outlasts every guarded call, so that only a lost probe ever loses its place.
+LEASE_MARGIN_S: Final = 30.0
+# How often an upstream that has never answered is asked whether it is there.
+REACH_BACKOFF: Final = Backoff(base_s=0.5, cap_s=5.0)
+
+
+@dataclass(slots=True)
+class Proxy:
+    """A whole proxy, built and not yet listening.
+
+    Attributes:
+        app: the ASGI application.
+        services: what the plain calls work with.
+        readiness: what `/health/ready` says.
+    """
+
+    app: ASGIApp
+    services: Services
+    readiness: Readiness
+
+    async def drain(self) -> None:
+        """Take no new calls, let nothing linger, wait for what runs."""
+        self.readiness.draining = True
+        self.services.draining = True
+        for account in self.services.accounts:
+            account.drain()
+        await self.services.ledger.drained()
+
+
+def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
+    """Build a proxy; opens no socket and starts no task."""
+    clock = clock or MonotonicClock()
+    log = structlog.get_logger("tinkex_proxy")
+    registry = CollectorRegistry()
+    listeners: list[Listener] = [LogListener()]
+    if settings.metrics.enabled:
+        listeners.append(Metrics(registry))
+    hub = Hub(
+        listeners,
+        on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
+    )
+    tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name} failed", error)))
+    transport = open_transport(
+        settings.upstream.transport,
+        _base_url(settings),
+        connect_timeout_s=settings.upstream.connect_timeout_s,
+    )
+    makings = _Makings(settings, transport, tasks, clock, hub)
+    key = settings.upstream.api_key
+    accounts = Accounts(
+        makings.account,
+        default_key=None if key is None else key.get_secret_value(),
+        key_required=(urlsplit(_base_url(settings)).hostname or "").endswith(HOSTED_DOMAIN),
+        max_keys=settings.upstream.max_keys,
+    )
+    calls = settings.calls
+    retention = Retention(
+        keep_s=calls.retention_s,
+        max_answers=calls.max_kept_answers,
+        max_bytes=calls.max_kept_bytes,
+    )
+    services = Services(
+        accounts=accounts,
+        ledger=Ledger(clock, tasks, retention),
+        clock=clock,
+        hub=hub,
+        settings=PlainSettings(
+            max_body_bytes=settings.server.max_body_bytes,
+            default_timeout_s=calls.default_timeout_s,
+            extra_loss_fns=frozenset(settings.upstream.extra_loss_fns),
+        ),
+    )
+    readiness = Readiness()
+    operations = _operations(settings, services, readiness, registry)
+    registry.register(_states(services, operations))
+    app = make_app(
+        operations,
+        plain_routes(services),
+        lifespan=_lifespan(services, readiness, transport, tasks),
+        bind_host=settings.server.host,
+        allowed_hosts=settings.server.allowed_hosts,
+    )
+    return Proxy(app, services, readiness)
+
+
+@dataclass(frozen=True, slots=True)
+class _Makings:
+    """What every account is made of."""
+
+    settings: Settings
+    transport: Transport
+    tasks: Tasks
+    clock: Clock
+    hub: Hub
+
+    def account(self, key_id: str, key: str | None) -> Account:
+        """Build the account of one key."""
+        upstream_settings, batching = self.settings.upstream, self.settings.batching
+        host = urlsplit(_base_url(self.settings)).netloc
+        breaker = Breaker(
+            f"{host}-{key_id}".replace(":", "-"),
+            _breaker_settings(self.settings),
+            clock=self.clock,
+            hub=self.hub,
+            wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
+        )
+        upstream = Upstream(
+            self.transport,
+            key,
+            breaker,
+            clock=self.clock,
+            hub=self.hub,
+            timeout_s=upstream_settings.request_timeout_s,
+        )
+        tools = Tools(
+            submitter=Submitter(upstream, self.clock, patience_s=upstream_settings.submit_retry_s),
+            poller=Poller(upstream, self.clock, hold_s=upstream_settings.poll_timeout_s),
+            knows=partial(knows_model, upstream, self.clock),
+            tasks=self.tasks,
+            clock=self.clock,
+            hub=self.hub,
+        )
+        flavour = upstream_settings.flavour
+        account_settings = AccountSettings(
+            limits=Limits(
+                linger_s=batching.window_ms / 1000,
+                idle_s=batching.idle_flush_ms / 1000,
+                max_requests=batching.max_batch_size,
+                max_datums=batching.max_datums,
+                max_bytes=batching.max_bytes,
+                preferred_datums=tuple(batching.preferred_sizes),
+            ),
+            flavour=None if flavour == "auto" else Flavour(flavour),
+            heartbeat_interval_s=upstream_settings.heartbeat_interval_s,
+            coalesce=batching.enabled,
+        )
+        return Account(key_id, upstream, tools, account_settings)
+
+
+def _breaker_settings(settings: Settings) -> BreakerSettings:
+    chosen = settings.circuit_breaker
+    slowest = max(settings.upstream.request_timeout_s, settings.upstream.poll_timeout_s)
+    return BreakerSettings(
+        enabled=chosen.enabled,
+        failure_threshold=chosen.failure_threshold,
+        gate=GateSettings(
+            open_for_s=chosen.timeout_ms / 1000,
+            max_probes=chosen.half_open_max_calls,
+            probe_lease_s=slowest + LEASE_MARGIN_S,
+        ),
+    )
+
+
+def _base_url(settings: Settings) -> str:
+    return str(settings.upstream.base_url).rstrip("/")
+
+
+def _operations(
+    settings: Settings, services: Services, readiness: Readiness, registry: CollectorRegistry
+) -> Operations:
+    upstream = _base_url(settings)
+    return Operations(
+        accounts=services.accounts,
+        clock=services.clock,
+        readiness=readiness,
+        registry=registry if settings.metrics.enabled else None,
+        upstream=upstream,
+        config=masked(settings),
+        version={
+            "version": importlib.metadata.version("tinkex-proxy"),
+            "python": platform.python_version(),
+            "transport": settings.upstream.transport,
+            "upstream": upstream,
+        },
+        breakers=lambda: [
+            account.upstream.breaker.snapshot(upstream, account.key_id)
+            for account in services.accounts
+        ],
+    )
+
+
+def _states(services: Services, operations: Operations) -> StateCollector:
+    accounts, ledger = services.accounts, services.ledger
+
+    def alive() -> float:
+        return sum(1 for a in accounts for m in a.models.values() if m.gone is None)
+
+    def sessions() -> float:
+        return sum(1 for a in accounts if a.session.current is not None)
+
+    def depth() -> float:
+        return sum(m.driver.lane.depth for a in accounts for m in a.models.values())
+
+    return StateCollector(
+        operations.breakers,
+        {
+            "tinkex_proxy_lanes": ("Lanes of live models.", alive),
+            "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),
+            "tinkex_proxy_lane_depth": ("Calls that have not left their lane.", depth),
+            "tinkex_proxy_inflight_calls": ("Plain calls not answered.", lambda: ledger.running),
+        },
+        {"version": str(operations.version["version"]), "python": platform.python_version()},
+    )
+
+
+def _lifespan(
+    services: Services, readiness: Readiness, transport: Transport, tasks: Tasks
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        readiness.started = True
+        tasks.spawn("reach the upstream", _reach(services, readiness))
+        try:
+            yield
+        finally:
+            for account in services.accounts:
+                account.close()
+            await tasks.cancel_all()
+            await transport.close()
+
+    return lifespan
+
+
+async def _reach(services: Services, readiness: Readiness) -> None:
+    """Ask the upstream whether it is there until it says so; it may start after us."""
+    upstream = services.accounts.of_default().upstream
+    ask = Ask(operation=Operation.PROBE, path="/api/v1/healthz", method="GET", timeout_s=5.0)
+    attempt = 0
+    while True:
+        try:
+            status = (await upstream.ask(ask)).status
+        except Unanswered as silence:
+            readiness.reason = f"the upstream does not answer: {silence.detail}"
+        else:
+            if status < 500:
+                readiness.reached = True
+                return
+            readiness.reason = f"the upstream answers {status}"
+        await services.clock.sleep(REACH_BACKOFF.delay_s(attempt, 0.9))
+        attempt += 1

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e lock clean
+.PHONY: help run test e2e bench-startup lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -38,6 +38,10 @@ test: $(READY)
 
 e2e: $(READY)
 	$(BIN)/python -m pytest tests/e2e -s -p no:cacheprovider -o faulthandler_timeout=0
+
+# Not part of the checks: a shared machine's clock is no judge.
+bench-startup: $(READY)
+	$(BIN)/python tests/bench/startup.py
 
 # Four locks of one resolution: development, the image, the image with the sandbox, and what builds the wheel.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \

@@ -1,6 +1,9 @@
+import asyncio
+import json
+
 import pytest
 
-from tinkex_proxy.api.asgi import headers_of, read_body, send_answer
+from tinkex_proxy.api.asgi import CallerLeft, headers_of, read_body, send_answer
 from tinkex_proxy.errors import PayloadTooLarge
 from tinkex_proxy.runtime.ledger import Answer
 
@@ -30,8 +33,10 @@ async def test_a_body_is_read_to_its_end() -> None:
     assert await read_body({}, receiving(b""), 10) == b""
 
 
-async def test_a_body_that_is_cut_off_is_what_came() -> None:
-    assert await read_body({}, receiving(b"ab", cut=True), 10) == b"ab"
+async def test_a_body_that_is_cut_off_is_nobodys_call() -> None:
+    """Half a body must not be taken for the call: it would own the call's Idempotency-Key."""
+    with pytest.raises(CallerLeft):
+        await read_body({}, receiving(b"ab", cut=True), 10)
 
 
 async def test_a_body_announced_too_large_is_not_read() -> None:
@@ -63,3 +68,18 @@ async def test_an_answer_goes_out_with_its_headers() -> None:
         b"location": b"/x",
         b"x-request-id": b"r",
     }
+
+
+async def test_an_upload_that_was_cut_off_leaves_its_idempotency_key_free(proxy) -> None:
+    """The connection dies while the body is sent; the caller repeats the call under its key."""
+    host, _, port = proxy.url.removeprefix("http://").partition(":")
+    body = json.dumps({"model_id": await proxy.create()}).encode()
+    head = "POST /v1/optim_step HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n"
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    again = {"content": body, "headers": {"idempotency-key": "k"}}
+    repeated = await proxy.client.post("/v1/optim_step", **again)
+    assert repeated.status_code == 200, repeated.text

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from tinkex_proxy.api.callers import CallerLeft, digest_of, key_of, wait_for, wishes_of
+from tinkex_proxy.api.asgi import CallerLeft
+from tinkex_proxy.api.callers import digest_of, key_of, wait_for, wishes_of
 from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest
 from tinkex_proxy.runtime.ledger import Answer, Entry
 

@@ -8,6 +8,7 @@ from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = [
     "ASGIApp",
+    "CallerLeft",
     "Message",
     "Receive",
     "Scope",
@@ -24,6 +25,10 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class CallerLeft(Exception):  # noqa: N818 - an event, not an error
+    """The caller hung up; there is nobody to answer."""
+
+
 def headers_of(scope: Scope) -> dict[str, str]:
     """The request's headers by lower-case name; of a repeated one, the last."""
     raw = scope["headers"]
@@ -35,6 +40,8 @@ async def read_body(headers: Mapping[str, str], receive: Receive, max_bytes: int
     """Read the whole body.
 
     Raises:
+        CallerLeft: it was cut off; what came is not the call, and may not stand for it under its
+            `Idempotency-Key`.
         PayloadTooLarge: it says that it is, or turns out to be, longer than `max_bytes`.
     """
     announced = headers.get("content-length", "")
@@ -44,13 +51,15 @@ async def read_body(headers: Mapping[str, str], receive: Receive, max_bytes: int
     size = 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
         chunk = message.get("body", b"")
         if isinstance(chunk, bytes) and chunk:
             chunks.append(chunk)
             size += len(chunk)
         if size > max_bytes:
             raise too_large(size, max_bytes)
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

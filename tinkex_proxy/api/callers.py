@@ -5,12 +5,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinkex_proxy.api.asgi import Receive
+from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
-__all__ = ["CallerLeft", "Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
+__all__ = ["Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
 
 MAX_KEY_LENGTH = 255
 
@@ -30,10 +30,6 @@ class Wishes:
     idempotency_key: str | None
     respond_async: bool
     coalesce: bool
-
-
-class CallerLeft(Exception):  # noqa: N818 - an event, not an error
-    """The caller hung up; there is nobody to answer."""
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:

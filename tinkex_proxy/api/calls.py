@@ -12,8 +12,16 @@ from typing import TypeAlias
 
 import msgspec
 
-from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
-from tinkex_proxy.api.callers import CallerLeft, Wishes, digest_of, key_of, wait_for, wishes_of
+from tinkex_proxy.api.asgi import (
+    CallerLeft,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    read_body,
+    send_answer,
+)
+from tinkex_proxy.api.callers import Wishes, digest_of, key_of, wait_for, wishes_of
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account

@@ -4,8 +4,16 @@ import uuid
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
-from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
-from tinkex_proxy.api.callers import CallerLeft, key_of, wait_for
+from tinkex_proxy.api.asgi import (
+    CallerLeft,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    read_body,
+    send_answer,
+)
+from tinkex_proxy.api.callers import key_of, wait_for
 from tinkex_proxy.api.calls import Services, accepted
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, ProxyError

@@ -1,5 +1,6 @@
 import socket
 
+from tinkex_proxy.api.app import _METHODS
 from tinkex_proxy.api.operations import Readiness
 
 CANARY = "tml-canary-5d1f0c"
@@ -85,21 +86,35 @@ async def test_metrics_in_both_formats(proxy) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
-async def test_junk_requests_make_no_new_series(proxy) -> None:
-    async def series() -> int:
-        text = (await proxy.client.get("/metrics")).text
-        return sum(1 for line in text.splitlines() if not line.startswith("#"))
+async def series(proxy) -> int:
+    text = (await proxy.client.get("/metrics")).text
+    return sum(1 for line in text.splitlines() if not line.startswith("#"))
 
-    for n in range(3):
-        await proxy.client.get(f"/junk/{n}")
-        await proxy.client.get(f"/v1/models/junk{n}")
-        await proxy.client.get(f"/v1/futures/junk{n}")
-    before = await series()
-    for n in range(100, 160):
-        await proxy.client.get(f"/junk/{n}")
-        await proxy.client.get(f"/v1/models/junk{n}")
-        await proxy.client.get(f"/v1/futures/junk{n}")
-    assert await series() == before
+
+async def test_junk_paths_make_no_new_series(proxy) -> None:
+    async def junk(numbers: range) -> None:
+        for n in numbers:
+            await proxy.client.get(f"/junk/{n}")
+            await proxy.client.get(f"/v1/models/junk{n}")
+            await proxy.client.get(f"/v1/futures/junk{n}")
+
+    await junk(range(3))
+    before = await series(proxy)
+    await junk(range(100, 160))
+    assert await series(proxy) == before
+
+
+async def test_junk_methods_make_no_new_series(proxy, routes) -> None:
+    """Those that the parser knows share one label; those that it does not never come to us."""
+    assert {method for _, method in routes} <= _METHODS, "a method of ours would be called other"
+    paths = ("/junk", "/health/live", "/v1/models")
+    for path in paths:
+        assert (await proxy.client.request("PROPFIND", path)).status_code in {404, 405}
+    before = await series(proxy)
+    for method in ("LOCK", "M-SEARCH", "OPTIONS", "PATCH", "PURGE", "TRACE", "BREW"):
+        for path in paths:
+            assert (await proxy.client.request(method, path)).status_code in {400, 404, 405}
+    assert await series(proxy) == before
 
 
 async def test_no_key_is_shown_anywhere(start, upstream, capsys) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import re
 
 
@@ -40,3 +41,16 @@ async def test_http_metrics_can_be_switched_off(start, upstream) -> None:
     proxy = await start(await upstream(), metrics={"enabled": False})
     assert (await proxy.client.get("/metrics")).status_code == 404
     assert (await proxy.client.get("/health/live")).status_code == 200
+
+
+async def test_a_model_in_the_making_keeps_its_account(start, upstream, monkeypatch) -> None:
+    """Room for one key: another key is told to wait, and does not cost the first its model."""
+    monkeypatch.setenv("TINKEX_PROXY_UPSTREAM__MAX_KEYS", "1")
+    proxy = await start(await upstream(tick_s=0.2))
+    making = asyncio.create_task(proxy.create())
+    while not proxy.proxy.services.ledger.running:
+        await asyncio.sleep(0)
+    other = await proxy.client.get("/v1/models", headers={"x-api-key": "tml-other"})
+    assert (other.status_code, other.json()["code"]) == (503, "too_many_keys")
+    assert int(other.headers["retry-after"]) > 0
+    assert (await proxy.client.get(f"/v1/models/{await making}")).status_code == 200

@@ -119,6 +119,18 @@ async def test_models_are_found_or_explained(account) -> None:
     assert account.idle
 
 
+async def test_an_account_is_not_idle_while_a_call_runs_on_it(account) -> None:
+    """A model that is being made is not there yet; dropped meanwhile, it would be lost."""
+    release = asyncio.Event()
+    call = asyncio.create_task(release.wait())
+    account.serve(call)
+    assert not account.idle
+    release.set()
+    await call
+    await asyncio.sleep(0)
+    assert account.idle
+
+
 async def test_models_die_with_their_session_and_with_no_other(account, bench) -> None:
     await account.ready()
     first, other = account.adopt({}, "m", "s1"), account.adopt({}, "n", "s0")

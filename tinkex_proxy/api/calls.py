@@ -115,9 +115,10 @@ class CallRoute:
         headers = headers_of(scope)
         if services.draining:
             raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
-        account = services.accounts.of(key_of(headers))
         wishes = wishes_of(headers, default_timeout_s=services.settings.default_timeout_s)
         body = await read_body(headers, receive, services.settings.max_body_bytes)
+        # Nothing is awaited between this and the call's start: an idle account may be dropped.
+        account = services.accounts.of(key_of(headers))
         entry, ticket = self._entry(scope, account, wishes, body, request_id)
         if entry.id != request_id:
             extra["x-tinkex-repeats"] = entry.id
@@ -152,6 +153,7 @@ class CallRoute:
         work = self._run(asked)
         key = wishes.idempotency_key
         entry = services.ledger.start(request_id, account.key_id, work, key=key, digest=digest)
+        account.serve(entry.task)
         return entry, ticket
 
     async def _run(self, asked: Asked) -> Answer:

@@ -63,6 +63,7 @@ class Account:
         self.models: dict[str, Model] = {}
         self._flavour = settings.flavour
         self._samplers: dict[tuple[str, str], Sampler] = {}
+        self._calls: set[asyncio.Task[object]] = set()
         self._learn = asyncio.Lock()
         self.learned = False
         self.session = Session(
@@ -148,10 +149,15 @@ class Account:
         """Drop a sampling session that the upstream no longer knows."""
         self._samplers = {k: s for k, s in self._samplers.items() if s is not sampler}
 
+    def serve(self, call: "asyncio.Task[object]") -> None:
+        """Be busy until `call` has ended: the model it makes must not find its account gone."""
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost if this account were dropped."""
-        return all(model.gone is not None for model in self.models.values())
+        return not self._calls and all(model.gone is not None for model in self.models.values())
 
     def close(self) -> None:
         """Stop the heartbeats."""

@@ -86,7 +86,7 @@ class Accounts:
         idle = next((key_id for key_id, a in self._accounts.items() if a.idle), None)
         if idle is None:
             raise TooManyKeys(
-                f"{self._max_keys} API keys have live models here already. "
+                f"{self._max_keys} API keys have live models or running calls here already. "
                 "Delete models you no longer train, or raise upstream.max_keys.",
                 retry_after_s=30.0,
             )

@@ -4,7 +4,7 @@ import pytest
 
 from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.callers import digest_of, key_of, wait_for, wishes_of
-from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest
+from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 
 
@@ -136,3 +136,11 @@ async def test_a_caller_that_only_repeats_has_nothing_to_take_back() -> None:
         await wait_for(entry, None, silence, timeout_s=0.001)
     assert not entry.task.cancelled()
     entry.task.cancel()
+
+
+async def test_a_call_that_our_own_end_cut_off_may_have_run() -> None:
+    entry, ticket = entry_of(forever()), Ticket(gives=True)
+    entry.task.cancel()
+    with pytest.raises(OutcomeUnknown, match="may have run"):
+        await wait_for(entry, ticket, silence, timeout_s=None)
+    assert ticket.asked == 0

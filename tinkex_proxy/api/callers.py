@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
-from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest
+from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
-__all__ = ["Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
+__all__ = ["CallerLeft", "Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
 
 MAX_KEY_LENGTH = 255
 
@@ -96,6 +96,7 @@ async def wait_for(
     Raises:
         CallerLeft: the caller hung up.
         DeadlineExceeded: the caller's time is over.
+        OutcomeUnknown: the call was ended by our own end, wherever it was.
     """
     gone = asyncio.get_running_loop().create_task(_hung_up(receive))
     entry.waiters += 1
@@ -106,6 +107,11 @@ async def wait_for(
     finally:
         entry.waiters -= 1
         gone.cancel()
+    if entry.task.cancelled():
+        raise OutcomeUnknown(
+            "The proxy stopped before the answer was there. The call may have run; look at the "
+            "model before you send it again."
+        )
     if entry.task.done():
         return entry.task.result()
     taken_back = ticket is not None and entry.waiters == 0 and ticket.withdraw()

@@ -9,6 +9,8 @@ from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.runtime.events import BatchLeft, Exchange, ModelsLost, Note, Transition
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
 
+CANARY = "tml-canary"
+
 
 @pytest.fixture(autouse=True)
 def restored():
@@ -54,6 +56,25 @@ def test_the_level_is_obeyed_and_other_libraries_speak_through_us(capsys) -> Non
     logging.getLogger("uvicorn.error").warning("from %s", "uvicorn")
     (line,) = lines_of(capsys)
     assert (line["event"], line["level"]) == ("from uvicorn", "warning")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_exceptions_come_with_their_trace_and_without_their_variables(capsys, form) -> None:
+    """Frames of a request hold its headers: a trace that shows variables shows keys."""
+    configure_logs("info", form)
+
+    def bug() -> None:
+        headers = {"x-api-key": CANARY}
+        raise ValueError(len(headers))
+
+    try:
+        bug()
+    except ValueError as error:
+        logging.getLogger("uvicorn.error").exception("in the application")
+        LogListener().on_event(Note("error", "in a call", error))
+    said = capsys.readouterr().err
+    assert said.count("ValueError: 1") == 2
+    assert CANARY not in said
 
 
 @pytest.mark.parametrize("form", ["console", "auto"])

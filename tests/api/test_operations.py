@@ -24,10 +24,14 @@ async def test_health(proxy) -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-async def test_an_upstream_that_is_down_at_the_start_is_named_and_not_fatal(start) -> None:
+def nowhere() -> str:
+    """The URL of an upstream that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    proxy = await start(f"http://127.0.0.1:{port}")
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def test_an_upstream_that_is_down_at_the_start_is_named_and_not_fatal(start) -> None:
+    proxy = await start(nowhere())
     ready = await proxy.client.get("/health/ready")
     while "not been asked" in ready.json()["reason"]:
         ready = await proxy.client.get("/health/ready")
@@ -115,6 +119,23 @@ async def test_junk_methods_make_no_new_series(proxy, routes) -> None:
         for path in paths:
             assert (await proxy.client.request(method, path)).status_code in {400, 404, 405}
     assert await series(proxy) == before
+
+
+async def test_junk_keys_make_no_new_series(start, monkeypatch) -> None:
+    """A caller may bring a new key with every call; the breakers of those before it are gone."""
+    monkeypatch.setenv("TINKEX_PROXY_UPSTREAM__MAX_KEYS", "2")
+    proxy = await start(nowhere(), circuit_breaker={"failure_threshold": 1})
+
+    async def junk(numbers: range) -> None:
+        for n in numbers:
+            answer = await proxy.client.get("/v1/capabilities", headers={"x-api-key": f"junk{n}"})
+            assert answer.status_code == 503
+
+    await junk(range(3))
+    before = await series(proxy)
+    await junk(range(100, 110))
+    assert await series(proxy) == before
+    assert len((await proxy.client.get("/breakers")).json()["breakers"]) == 2
 
 
 async def test_no_key_is_shown_anywhere(start, upstream, capsys) -> None:

@@ -13,6 +13,7 @@ from tinkex_proxy.core.outcome import Outcome
 
 __all__ = [
     "BatchLeft",
+    "BreakerDropped",
     "CallEnded",
     "Event",
     "Exchange",
@@ -57,6 +58,13 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerDropped:
+    """A circuit breaker is no more: its key gave way to another."""
+
+    breaker: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallEnded:
     """A caller's call ended; `code` is `ok` or the code of its problem."""
 
@@ -83,7 +91,7 @@ class Note:
     error: BaseException | None = None
 
 
-Event = Exchange | BatchLeft | Transition | CallEnded | ModelsLost | Note
+Event = Exchange | BatchLeft | Transition | BreakerDropped | CallEnded | ModelsLost | Note
 
 
 class Listener(Protocol):

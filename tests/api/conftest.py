@@ -85,7 +85,7 @@ async def start() -> AsyncIterator[Start]:
     """Start a proxy in front of an upstream: `await start(upstream_url, section={...})`."""
     async with AsyncExitStack() as stack:
 
-        async def run(upstream: str, **sections: Mapping[str, object]) -> Running:
+        async def run(upstream: str, /, **sections: Mapping[str, object]) -> Running:
             options = {
                 f"{section}.{name}": value
                 for section, values in sections.items()

@@ -54,3 +54,21 @@ async def test_a_model_in_the_making_keeps_its_account(start, upstream, monkeypa
     assert (other.status_code, other.json()["code"]) == (503, "too_many_keys")
     assert int(other.headers["retry-after"]) > 0
     assert (await proxy.client.get(f"/v1/models/{await making}")).status_code == 200
+
+
+async def test_a_bug_of_ours_is_a_problem_without_its_story(proxy, monkeypatch, capsys) -> None:
+    """The caller gets no stack trace; the log has it, and the breaker does not count it."""
+
+    def bug() -> None:
+        raise ZeroDivisionError("something private")
+
+    account = proxy.proxy.services.accounts.of_default()
+    monkeypatch.setattr(account.upstream.breaker, "check", bug)
+    answer = await proxy.post("/v1/sample", {"base_model": "sandbox/tiny-1", "prompt": [1]})
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "private" not in answer.text
+    said = capsys.readouterr()
+    assert "ZeroDivisionError: something private" in said.out + said.err
+    text = (await proxy.client.get("/metrics")).text
+    assert 'tinkex_proxy_calls_total{code="internal_error",operation="sample"} 1.0' in text

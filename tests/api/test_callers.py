@@ -74,6 +74,16 @@ async def hangs_up():
     return {"type": "http.disconnect"}
 
 
+def hangs_up_after(*messages: str):
+    """What a server may still say before the caller hangs up."""
+    left = [{"type": kind} for kind in (*messages, "http.disconnect")]
+
+    async def receive():
+        return left.pop(0)
+
+    return receive
+
+
 def entry_of(work) -> Entry:
     task = asyncio.get_running_loop().create_task(work)
     return Entry("e", "me", task, None, b"", wanted=False)
@@ -100,6 +110,15 @@ async def test_a_caller_that_leaves_in_time_takes_its_work_along() -> None:
     await asyncio.wait([entry.task])
     assert entry.task.cancelled()
     assert (ticket.asked, entry.wanted) == (1, False)
+
+
+async def test_only_a_disconnect_is_a_hang_up() -> None:
+    entry = entry_of(forever())
+    receive = hangs_up_after("http.request", "http.request")
+    with pytest.raises(CallerLeft):
+        await wait_for(entry, Ticket(gives=True), receive, timeout_s=None)
+    with pytest.raises(IndexError):  # it had asked until there was nothing left to say
+        await receive()
 
 
 async def test_a_caller_that_leaves_too_late_leaves_an_answer_to_fetch() -> None:

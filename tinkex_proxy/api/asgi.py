@@ -16,6 +16,7 @@ __all__ = [
     "headers_of",
     "read_body",
     "send_answer",
+    "too_large",
 ]
 
 Scope: TypeAlias = MutableMapping[str, object]

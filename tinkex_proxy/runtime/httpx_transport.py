@@ -1,11 +1,19 @@
 """`Transport` over httpx: for in-process tests (ASGI) and for users who need its features."""
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 
 from tinkex_proxy.core.outcome import Fault
-from tinkex_proxy.runtime.transport import Request, Response, TransportFault
+from tinkex_proxy.runtime.transport import (
+    Passed,
+    Passing,
+    Request,
+    Response,
+    TransportFault,
+)
 
 __all__ = ["HttpxTransport"]
 
@@ -53,16 +61,42 @@ class HttpxTransport:
                 content=request.body,
                 timeout=timeout,
             )
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise TransportFault(Fault.CONNECT, str(error) or type(error).__name__) from None
-        except httpx.TimeoutException:
-            raise TransportFault(
-                Fault.TIMEOUT, f"no answer within {request.timeout_s:g} s"
-            ) from None
         except httpx.TransportError as error:
-            raise TransportFault(Fault.RESET, str(error) or type(error).__name__) from None
+            raise _fault_of(error, request.timeout_s) from None
         return Response(answer.status_code, dict(answer.headers), answer.content)
+
+    @asynccontextmanager
+    async def relay(self, passing: Passing) -> AsyncIterator[Passed]:
+        """Pass a request on and its answer back, without reading either.
+
+        Raises:
+            TransportFault: no head of an answer came, or its body broke off.
+        """
+        timeout = httpx.Timeout(passing.timeout_s, connect=self._connect_timeout_s)
+        try:
+            async with self._client.stream(
+                passing.method,
+                self._base_url + passing.path,
+                headers=list(passing.headers),
+                content=passing.body,
+                timeout=timeout,
+            ) as answer:
+                headers = [
+                    (n.decode("latin-1"), v.decode("latin-1")) for n, v in answer.headers.raw
+                ]
+                yield Passed(answer.status_code, headers, answer.aiter_raw())
+        except httpx.TransportError as error:
+            raise _fault_of(error, passing.timeout_s) from None
 
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+
+def _fault_of(error: httpx.TransportError, timeout_s: float) -> TransportFault:
+    said = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return TransportFault(Fault.CONNECT, said)
+    if isinstance(error, httpx.TimeoutException):
+        return TransportFault(Fault.TIMEOUT, f"no answer within {timeout_s:g} s")
+    return TransportFault(Fault.RESET, said)

@@ -1,9 +1,16 @@
 """A `Transport` that answers from a script: the network's twin, for faults no socket gives."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from tinkex_proxy.core.outcome import Fault
-from tinkex_proxy.runtime.transport import Request, Response, TransportFault
+from tinkex_proxy.runtime.transport import (
+    Passed,
+    Passing,
+    Request,
+    Response,
+    TransportFault,
+)
 
 __all__ = ["ScriptedTransport"]
 
@@ -31,6 +38,23 @@ class ScriptedTransport:
         if isinstance(answer, Fault):
             raise TransportFault(answer, f"scripted {answer.value}")
         return answer
+
+    @asynccontextmanager
+    async def relay(self, passing: Passing) -> AsyncIterator[Passed]:
+        """Note the request, as one that was read whole, and answer it in one piece.
+
+        Raises:
+            TransportFault: the script says so.
+        """
+        given = passing.body
+        whole = given if isinstance(given, bytes) else b"".join([piece async for piece in given])
+        noted = Request(passing.method, passing.path, dict(passing.headers), whole)
+        answer = await self.send(noted)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield answer.body
+
+        yield Passed(answer.status, list(answer.headers.items()), pieces())
 
     async def close(self) -> None:
         """Note that it was closed."""

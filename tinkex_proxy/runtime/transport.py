@@ -10,7 +10,8 @@ means that nothing was sent, `RESET` and `TIMEOUT` that the request may have run
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ import pyqwest
 from tinkex_proxy.core.outcome import Fault
 
 __all__ = [
+    "Passed",
+    "Passing",
     "PyqwestTransport",
     "Request",
     "Response",
@@ -64,6 +67,34 @@ class Response:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A request that is passed on as it came.
+
+    Attributes:
+        method: any.
+        path: path and query as they came, starting with a slash.
+        headers: name and value, in order; end-to-end ones only.
+        body: the whole body, or its pieces as they come.
+        timeout_s: seconds until the head of the answer must be there.
+    """
+
+    method: str
+    path: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An answer that is passed back as it comes."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: AsyncIterator[bytes]
+
+
 class TransportFault(Exception):  # noqa: N818 - it carries a Fault
     """No answer came.
 
@@ -85,6 +116,14 @@ class Transport(Protocol):
 
         Raises:
             TransportFault: no whole answer came.
+        """
+        ...
+
+    def relay(self, passing: Passing) -> AbstractAsyncContextManager[Passed]:
+        """Pass a request on and its answer back, without reading either.
+
+        Raises:
+            TransportFault: no head of an answer came, or its body broke off.
         """
         ...
 
@@ -128,20 +167,47 @@ class PyqwestTransport:
                 answer = await self._client.execute(
                     request.method, self._base_url + request.path, request.headers, request.body
                 )
-        except (pyqwest.ConnectTimeout, ConnectionError) as error:
-            raise TransportFault(Fault.CONNECT, _reason(error)) from None
-        except TimeoutError:
-            raise TransportFault(
-                Fault.TIMEOUT, f"no answer within {request.timeout_s:g} s"
-            ) from None
-        except (pyqwest.RemoteProtocolError, pyqwest.ReadError, pyqwest.WriteError) as error:
-            raise TransportFault(Fault.RESET, _reason(error)) from None
+        except _FAILURES as error:
+            raise _fault_of(error, request.timeout_s) from None
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status, headers, bytes(answer.content))
+
+    @asynccontextmanager
+    async def relay(self, passing: Passing) -> AsyncIterator[Passed]:
+        """Pass a request on and its answer back, without reading either."""
+        url = self._base_url + passing.path
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(passing.timeout_s):
+                    answer = await stack.enter_async_context(
+                        self._client.stream(passing.method, url, passing.headers, passing.body)
+                    )
+                pieces = (bytes(piece) async for piece in answer.content)
+                yield Passed(answer.status, list(answer.headers.items()), pieces)
+        except _FAILURES as error:
+            raise _fault_of(error, passing.timeout_s) from None
 
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+
+_FAILURES = (
+    ConnectionError,
+    TimeoutError,
+    pyqwest.ConnectTimeout,
+    pyqwest.RemoteProtocolError,
+    pyqwest.ReadError,
+    pyqwest.WriteError,
+)
+
+
+def _fault_of(error: Exception, timeout_s: float) -> TransportFault:
+    if isinstance(error, pyqwest.ConnectTimeout | ConnectionError):
+        return TransportFault(Fault.CONNECT, _reason(error))
+    if isinstance(error, TimeoutError):
+        return TransportFault(Fault.TIMEOUT, f"no answer within {timeout_s:g} s")
+    return TransportFault(Fault.RESET, _reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -8,8 +8,9 @@ Heartbeats pass an open breaker: a session that is not kept alive takes its mode
 probes, which only ask whether and how the upstream answers, and never count.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -18,7 +19,14 @@ from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Exchange, Hub
-from tinkex_proxy.runtime.transport import Request, Response, Transport, TransportFault
+from tinkex_proxy.runtime.transport import (
+    Passed,
+    Passing,
+    Request,
+    Response,
+    Transport,
+    TransportFault,
+)
 
 __all__ = ["JSON", "PROTOBUF", "Ask", "Unanswered", "Upstream", "detail_of", "json_of"]
 
@@ -132,6 +140,41 @@ class Upstream:
             self._hub.tell(Exchange(ask.operation.value, status, outcome, took))
         self.reached = True
         return response
+
+    @asynccontextmanager
+    async def relay(self, operation: Operation, passing: Passing) -> AsyncIterator[Passed]:
+        """Pass a caller's own request on and its answer back, without reading either.
+
+        The caller's key is the caller's business; ours is added only where it sent none. The
+        breaker judges the head of the answer, and a body that breaks off.
+
+        Raises:
+            CircuitOpen: the breaker is open; nothing was sent.
+            Unanswered: no answer came, or it broke off.
+        """
+        guarded = operation not in _UNGUARDED
+        permit = self.breaker.acquire() if guarded else None
+        began = self._clock.now()
+        status: int | None = None
+        outcome, detail = Outcome.NEUTRAL, "cancelled"
+        try:
+            async with self._transport.relay(self._with_key(passing)) as passed:
+                status = passed.status
+                yield passed
+            outcome, detail = of_status(operation, status), f"{passing.path} answered {status}"
+        except TransportFault as fault:
+            outcome, detail = of_fault(fault.fault), f"{passing.path}: {fault.detail}"
+            raise Unanswered(fault.fault, fault.detail) from None
+        finally:
+            if guarded:
+                self.breaker.settle(permit, outcome, detail)
+            took = self._clock.now() - began
+            self._hub.tell(Exchange(operation.value, status, outcome, took))
+
+    def _with_key(self, passing: Passing) -> Passing:
+        if any(name in {"x-api-key", "authorization"} for name, _ in passing.headers):
+            return passing
+        return replace(passing, headers=[*passing.headers, *self._auth.items()])
 
     def _request(self, ask: Ask) -> Request:
         headers = {"accept": ask.accept, "user-agent": "tinkex-proxy", **self._auth}

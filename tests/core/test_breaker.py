@@ -53,6 +53,7 @@ def test_open_refuses_until_cooled_and_then_admits_one_probe(tripped: Gate) -> N
     assert permit(tripped, 10).is_probe
     assert tripped.acquire(11) == Refusal(29.0)
     assert tripped.probes(11) == 1
+    assert tripped.probes(40) == 0
 
 
 def test_state_is_right_without_traffic(tripped: Gate) -> None:

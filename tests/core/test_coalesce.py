@@ -51,6 +51,11 @@ def test_full_by_datums_when_the_limit_is_met_exactly() -> None:
     assert decide(queue, LIMITS, now=0, busy=True) == Decision(2, FlushReason.DATUMS)
 
 
+def test_one_short_of_a_limit_is_not_full() -> None:
+    for almost in (("k", 9, 1), ("k", 1, 99)):
+        assert decide(waiting(almost), LIMITS, now=0, busy=True).reason is None
+
+
 def test_full_by_bytes() -> None:
     over = waiting(("k", 1, 60), ("k", 1, 60))
     exact = waiting(("k", 1, 60), ("k", 1, 40))
@@ -88,6 +93,11 @@ def test_half_of_a_callers_time_is_the_upstreams() -> None:
     queue = waiting(*small(2), deadline=1.0)
     assert decide(queue, LIMITS, now=0.4, busy=True) == Decision(0, None, 0.5)
     assert decide(queue, LIMITS, now=0.5, busy=True) == Decision(2, FlushReason.DEADLINE)
+
+
+def test_half_of_the_time_counts_from_the_callers_arrival() -> None:
+    queue = waiting(*small(1), since=100.0, deadline=101.0)
+    assert decide(queue, LIMITS, now=100.0, busy=True).ask_at == 100.5
 
 
 def test_draining_flushes() -> None:

@@ -107,8 +107,10 @@ def test_a_caller_may_leave_between_bisections() -> None:
     lane = lane_with(*(item(n) for n in (1, 2, 3)))
     leave(lane)
     lane.refused(bisect=True)
-    assert lane.withdraw(1)
     assert lane.withdraw(3)
+    assert not lane.withdraw(9)
+    assert lane.withdraw(1)
+    assert lane.depth == 1
     assert ids(leave(lane)) == [2]
 
 

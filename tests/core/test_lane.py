@@ -177,6 +177,7 @@ class LaneLaws(RuleBasedStateMachine):
         self.wire: Batch | None = None
         self.sent: list[tuple[int, tuple[Item, ...]]] = []
         self.bad: set[int] = set()
+        self.owed = 0
 
     @rule(key=st.sampled_from(["a", "b", None]), datums=st.integers(1, 6), bad=st.booleans())
     def add(self, key: str | None, datums: int, bad: bool) -> None:
@@ -226,6 +227,7 @@ class LaneLaws(RuleBasedStateMachine):
         batch, self.wire = self.wire, None
         if self.bad.isdisjoint(each.id for each in batch.items):
             self.lane.admitted()
+            self.owed += 1
             self.sent.append((batch.seq_id, batch.items))
             self.waiting = self.waiting[len(batch.items) :]
             return
@@ -238,11 +240,13 @@ class LaneLaws(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         self.lane.settled()
+        self.owed -= 1
 
     @invariant()
     def nothing_is_lost_or_twice(self) -> None:
         on_wire = len(self.wire.items) if self.wire else 0
         assert self.lane.depth == len(self.waiting) - on_wire
+        assert self.lane.owed == self.owed
         sent = [each.id for _, items in self.sent for each in items]
         assert sent == sorted(set(sent))
 

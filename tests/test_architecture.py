@@ -1,6 +1,7 @@
 """What a machine can hold of the design, a machine holds."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,20 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
+def code_of(path: Path) -> str:
+    """A module without comments and docstrings."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            node.body = [*node.body[1:], ast.Pass()]
+    return ast.unparse(tree)
+
+
 @pytest.mark.parametrize("path", PURE, ids=name_of)
 def test_core_and_wire_never_suspend(path: Path) -> None:
-    asynchronous = ast.AsyncFunctionDef | ast.Await | ast.AsyncWith | ast.AsyncFor
-    bad = [n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, asynchronous)]
-    assert bad == []
+    words = re.findall(r"^.*\b(?:async|await)\b.*$", code_of(path), re.MULTILINE)
+    assert words == []
 
 
 def test_every_module_has_its_test_file() -> None:
@@ -59,13 +69,14 @@ IMPORTING = """
 import asyncio, importlib, os, sys, threading
 
 PACKAGE, NAMES = sys.argv[1], sys.argv[2:]
+FROZEN = {"<frozen os>", "<frozen _collections_abc>"}
 seen = []
 
 
 def hook(event, args):
     if event.startswith("socket.") and event != "socket.gethostname":
         seen.append(event)
-    elif event in {"_thread.start_new_thread", "subprocess.Popen", "os.fork"}:
+    elif event in {"subprocess.Popen", "os.fork"}:
         seen.append(event)
 
 
@@ -83,26 +94,31 @@ class Watched(type(os.environ)):
 
     def note(self, what):
         frame = sys._getframe()
-        while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-            if frame.f_code.co_filename.startswith(PACKAGE):
-                seen.append(f"{what} of the environment, by {frame.f_code.co_filename}")
-            frame = frame.f_back
+        while frame.f_code.co_filename in {os.__file__, "<string>", *FROZEN}:
+            frame = frame.f_back  # os.getenv, Mapping.get and ourselves read for somebody else
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            seen.append(f"{what} of the environment, by {frame.f_code.co_filename}")
 
 
-def no_loop(*_):
-    seen.append("an event loop")
-    raise AssertionError
+def noted(owner, name, what):
+    real = getattr(owner, name)
+
+    def wrapper(*arguments, **named):
+        seen.append(what)
+        return real(*arguments, **named)
+
+    setattr(owner, name, wrapper)
 
 
 sys.addaudithook(hook)
 os.environ = Watched(os.environ)
-asyncio.new_event_loop = asyncio.events.new_event_loop = no_loop
-asyncio.BaseEventLoop.create_task = no_loop
+noted(threading.Thread, "start", "a thread")
+noted(asyncio.BaseEventLoop, "__init__", "an event loop")
 for name in NAMES:
-    before, threads = len(seen), threading.active_count()
+    before = len(seen)
     importlib.import_module(name)
-    if len(seen) > before or threading.active_count() > threads:
-        print(name, seen[before:], threading.enumerate())
+    if len(seen) > before:
+        print(name, seen[before:])
 """
 
 
@@ -135,10 +151,10 @@ def test_importing_everything_does_nothing() -> None:
         ("import os; os.environ.get('HOME')", "HOME of the environment"),
         ("import os; os.getenv('TINKER_API_KEY')", "TINKER_API_KEY of the environment"),
         ("import os; dict(os.environ)", "all of it of the environment"),
-        ("import threading; threading.Thread(target=print).start()", "_thread.start_new_thread"),
+        ("import threading; threading.Thread(target=print).start()", "a thread"),
         ("import asyncio; asyncio.run(asyncio.sleep(0))", "an event loop"),
         ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
-        ("import os, fastapi", ""),
+        ("import pydantic\nclass A(pydantic.BaseModel):\n    a: int", ""),
     ],
 )
 def test_the_watch_over_imports_can_see(tmp_path: Path, code: str, said: str) -> None:

@@ -1,5 +1,6 @@
 """The real process: it starts, answers, drains on the first signal and stops on the second."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,8 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -20,20 +20,22 @@ ROOT = Path(__file__).parents[1]
 class Process:
     """A command of ours and the URL that its first line says."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, **environment: str) -> None:
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "tinkex_proxy", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
+            env={**os.environ, **environment},
         )
         assert self.popen.stdout is not None
         self.said = self.popen.stdout.readline()
         self.url = self.said.partition("listening on ")[2].split()[0]
 
     def ended(self) -> int:
-        self.popen.communicate(timeout=30)
+        out, err = self.popen.communicate(timeout=30)
+        self.said += out + err
         return self.popen.returncode
 
     def stop(self) -> None:
@@ -46,8 +48,8 @@ class Process:
 def started() -> Iterator[object]:
     running: list[Process] = []
 
-    def start(*command: str) -> Process:
-        running.append(Process(*command))
+    def start(*command: str, **environment: str) -> Process:
+        running.append(Process(*command, **environment))
         return running[-1]
 
     yield start
@@ -69,22 +71,54 @@ def a_call(model_id: str) -> bytes:
     return json.dumps(body).encode()
 
 
-def test_the_first_signal_lets_a_call_in_flight_finish(started) -> None:
+def until(holds: Callable[[], object]) -> None:
+    """Ask again and again, each time over a socket; a process that hangs is a failure."""
+    assert any(holds() for _ in range(20_000)), "it never came to that"
+
+
+def lane(client: httpx.Client) -> dict[str, object]:
+    return client.get("/lanes").json()["lanes"][0]
+
+
+class Caller:
+    """A socket with one call on it."""
+
+    def __init__(self, url: str, body: bytes) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        head = "POST /v1/forward_backward HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        self.socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def answer(self) -> tuple[str, dict[str, object]]:
+        """Status line and body."""
+        with self.socket.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+        self.socket.close()
+        return head.decode().splitlines()[0], json.loads(body)
+
+
+@contextlib.contextmanager
+def silenced(process: Process) -> Iterator[None]:
+    """Stop a process without ending it: its sockets stay open and nothing answers."""
+    os.kill(process.popen.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.popen.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_lets_a_call_in_flight_finish(started, number: signal.Signals) -> None:
     upstream = started("sandbox", "--port", "0", "--tick-ms", "400")
     proxy = started("serve", "--port", "0", "--upstream.base-url", upstream.url)
-    answers: list[httpx.Response] = []
-    with client_of(proxy.url) as client, client_of(proxy.url) as other:
-        call = a_call(a_model(client))
-        sender = threading.Thread(
-            target=lambda: answers.append(client.post("/v1/forward_backward", content=call))
-        )
-        sender.start()
-        while not other.get("/lanes").json()["lanes"][0]["awaiting_results"]:
-            pass
-        proxy.popen.send_signal(signal.SIGTERM)
-        assert proxy.ended() == 0
-        sender.join()
-    assert answers[0].json()["loss"] > 0
+    with client_of(proxy.url) as client:
+        caller = Caller(proxy.url, a_call(a_model(client)))
+        until(lambda: lane(client)["awaiting_results"])
+        proxy.popen.send_signal(number)
+        status, answer = caller.answer()
+    assert status == "HTTP/1.1 200 OK"
+    assert answer["loss"] > 0
+    assert proxy.ended() == 0
 
 
 def test_a_second_signal_stops_at_once(started) -> None:
@@ -93,21 +127,74 @@ def test_a_second_signal_stops_at_once(started) -> None:
     proxy = started("serve", "--port", "0", "--upstream.base-url", upstream.url)
     with client_of(proxy.url) as client:
         call = a_call(a_model(client))
-        os.kill(upstream.popen.pid, signal.SIGSTOP)
-        try:
-            host, _, port = proxy.url.removeprefix("http://").partition(":")
-            with socket.create_connection((host, int(port))) as caller:
-                head = "POST /v1/forward_backward HTTP/1.1\r\nHost: localhost\r\n"
-                caller.sendall(f"{head}Content-Length: {len(call)}\r\n\r\n".encode() + call)
-                while client.get("/lanes").json()["lanes"][0]["on_wire_seq"] is None:
-                    pass
-                proxy.popen.send_signal(signal.SIGTERM)
-                while client.get("/health/ready").json().get("reason") != "draining":
-                    pass
-                proxy.popen.send_signal(signal.SIGTERM)
-                assert proxy.ended() == 0
-        finally:
-            os.kill(upstream.popen.pid, signal.SIGCONT)
+        with silenced(upstream):
+            caller = Caller(proxy.url, call)
+            until(lambda: lane(client)["on_wire_seq"])
+            proxy.popen.send_signal(signal.SIGTERM)
+            until(lambda: client.get("/health/ready").json().get("reason") == "draining")
+            assert proxy.popen.poll() is None
+            proxy.popen.send_signal(signal.SIGTERM)
+            assert proxy.ended() == 0
+            caller.socket.close()
+
+
+def test_a_call_that_outlasts_the_grace_is_told_that_it_may_have_run(started) -> None:
+    upstream = started("sandbox", "--port", "0")
+    options = ("--upstream.base-url", upstream.url, "--calls.shutdown-grace-s", "0.2")
+    proxy = started("serve", "--port", "0", *options)
+    with client_of(proxy.url) as client:
+        call = a_call(a_model(client))
+        with silenced(upstream):
+            caller = Caller(proxy.url, call)
+            until(lambda: lane(client)["on_wire_seq"])
+            proxy.popen.send_signal(signal.SIGTERM)
+            status, problem = caller.answer()
+            assert proxy.ended() == 0
+    assert (status, problem["code"]) == ("HTTP/1.1 504 Gateway Timeout", "outcome_unknown")
+    assert "Exception" not in proxy.said
+
+
+def test_no_key_leaves_but_to_the_upstream(started) -> None:
+    """Ours and a caller's go through all that can happen, at the loudest level of logging."""
+    ours, theirs = "tml-canary-ours", "tml-canary-theirs"
+    upstream = started("sandbox", "--port", "0", "--api-key", ours)
+    proxy = started(
+        *("serve", "--port", "0", "--upstream.base-url", upstream.url),
+        *("--log.level", "debug", "--circuit-breaker.failure-threshold", "2"),
+        TINKEX_PROXY_UPSTREAM__API_KEY=ours,
+    )
+    calls = [
+        ("GET", "/v1/capabilities", b""),
+        ("POST", "/v1/models", b'{"base_model": "sandbox/tiny-1"}'),
+        ("POST", "/v1/sample", b'{"base_model": "sandbox/tiny-1", "prompt": [1]}'),
+        ("POST", "/v1/forward_backward", b'{"model_id": }'),
+        ("GET", "/v1/futures/none", b""),
+    ]
+    seen = []
+    with client_of(proxy.url) as client:
+
+        def everything(headers: dict[str, str]) -> list[int]:
+            answers = [client.request(m, p, content=c, headers=headers) for m, p, c in calls]
+            for path, methods in client.get("/openapi.json").json()["paths"].items():
+                if "get" in methods and "{" not in path:
+                    answers.append(client.get(path))
+            seen.extend(f"{answer.headers} {answer.text}" for answer in answers)
+            return [answer.status_code for answer in answers[:3]]
+
+        assert client.post("/v1/forward_backward", content=a_call(a_model(client))).is_success
+        assert everything({}) == [200, 200, 200]
+        assert everything({"x-api-key": theirs}) == [401, 401, 401]
+        upstream.stop()
+        assert set(everything({})) <= {502, 503}
+        assert set(everything({"authorization": f"Bearer {theirs}"})) <= {502, 503}
+    proxy.popen.terminate()
+    assert proxy.ended() == 0
+    assert "batch left" in proxy.said
+    assert "circuit breaker moved" in proxy.said
+    assert any('"api_key":"**' in text.replace(" ", "") for text in seen), "nothing was masked"
+    for text in (*seen, proxy.said):
+        assert ours not in text
+        assert theirs not in text
 
 
 def test_a_unix_socket_instead_of_a_port(started, tmp_path: Path) -> None:

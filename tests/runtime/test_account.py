@@ -155,6 +155,25 @@ async def test_samplers_are_made_once_for_each_name(account, service) -> None:
     assert await account.sampler("base_model", "b") is not one
 
 
+async def test_samplers_wanted_at_once_are_made_once(account, service, monkeypatch) -> None:
+    """And one that takes its time delays no other; nothing is left of who waited."""
+    ask, release = account.upstream.ask, asyncio.Event()
+
+    async def stalling(wanted):
+        if b'"base_model":"slow"' in wanted.body:
+            await release.wait()
+        return await ask(wanted)
+
+    monkeypatch.setattr(account.upstream, "ask", stalling)
+    slow = [asyncio.create_task(account.sampler("base_model", "slow")) for _ in range(20)]
+    assert await account.sampler("base_model", "quick")
+    release.set()
+    assert len(set(map(id, await asyncio.gather(*slow)))) == 1
+    assert service.count("create_sampling_session") == 2
+    slow.clear()
+    assert len(account._making) == 0
+
+
 async def test_a_sampler_without_a_name_is_a_fault(account, service) -> None:
     service.answers["create_sampling_session"] = dict
     with pytest.raises(UpstreamFault, match="sampling_session_id"):

@@ -6,6 +6,7 @@ Nothing of one key is visible to another: sessions, lanes and breakers are the a
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
@@ -63,6 +64,8 @@ class Account:
         self.models: dict[str, Model] = {}
         self._flavour = settings.flavour
         self._samplers: dict[tuple[str, str], Sampler] = {}
+        # Weak: a lock lives as long as somebody makes that sampler or waits for it.
+        self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self._calls: set[asyncio.Task[object]] = set()
         self._learn = asyncio.Lock()
         self.learned = False
@@ -127,23 +130,28 @@ class Account:
 
     async def sampler(self, kind: str, name: str) -> Sampler:
         """A sampling session for `base_model` or `model_path` (`kind`), made on first need."""
-        session_id = await self.ready()
-        sampler = self._samplers.get((kind, name))
-        if sampler is None:
-            body = {
-                "session_id": session_id,
-                "sampling_session_seq_id": self.session.next_sampler_seq(),
-                kind: name,
-                "type": "create_sampling_session",
-            }
-            response = await query(
-                self.upstream, self.tools.clock, "/api/v1/create_sampling_session", body
-            )
-            made = json_of(response).get("sampling_session_id")
-            if not isinstance(made, str):
-                raise UpstreamFault("create_sampling_session gave no sampling_session_id.")
-            sampler = self._samplers[kind, name] = Sampler(made)
+        # A rollout begins with many samples at once; they share the session that the first makes.
+        async with self._making.setdefault((kind, name), asyncio.Lock()):
+            session_id = await self.ready()
+            sampler = self._samplers.get((kind, name))
+            if sampler is None:
+                sampler = await self._make_sampler(session_id, kind, name)
+                self._samplers[kind, name] = sampler
         return sampler
+
+    async def _make_sampler(self, session_id: str, kind: str, name: str) -> Sampler:
+        body = {
+            "session_id": session_id,
+            "sampling_session_seq_id": self.session.next_sampler_seq(),
+            kind: name,
+            "type": "create_sampling_session",
+        }
+        path = "/api/v1/create_sampling_session"
+        response = await query(self.upstream, self.tools.clock, path, body)
+        made = json_of(response).get("sampling_session_id")
+        if not isinstance(made, str):
+            raise UpstreamFault("create_sampling_session gave no sampling_session_id.")
+        return Sampler(made)
 
     def forget(self, sampler: Sampler) -> None:
         """Drop a sampling session that the upstream no longer knows."""

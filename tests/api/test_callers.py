@@ -4,7 +4,7 @@ import pytest
 
 from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.callers import digest_of, key_of, wait_for, wishes_of
-from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, OutcomeUnknown
+from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 
 
@@ -22,6 +22,14 @@ from tinkex_proxy.runtime.ledger import Answer, Entry
 )
 def test_the_callers_own_key(headers: dict[str, str], key: str | None) -> None:
     assert key_of(headers) == key
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "authorization"])
+def test_a_key_that_no_header_can_carry_on_is_refused(name: str) -> None:
+    """And not repeated in the refusal."""
+    with pytest.raises(ApiKeyRefused) as caught:
+        key_of({name: "Bearer tml-\xe9"})
+    assert "tml" not in caught.value.detail
 
 
 def test_wishes_and_their_defaults() -> None:

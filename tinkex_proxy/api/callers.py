@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
-from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, OutcomeUnknown
+from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
@@ -33,11 +33,18 @@ class Wishes:
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """The caller's own API key, from `X-API-Key` or `Authorization: Bearer`."""
-    if key := headers.get("x-api-key", "").strip():
-        return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
+    """The caller's own API key, from `X-API-Key` or `Authorization: Bearer`.
+
+    Raises:
+        ApiKeyRefused: it is no text that a header can carry on.
+    """
+    key = headers.get("x-api-key", "").strip()
+    if not key:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else ""
+    if not key.isascii():
+        raise ApiKeyRefused("The API key has characters that no key has: it must be ASCII.")
+    return key or None
 
 
 def wishes_of(headers: Mapping[str, str], *, default_timeout_s: float | None) -> Wishes:

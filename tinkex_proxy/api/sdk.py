@@ -110,11 +110,12 @@ class SdkRoute:
         if self._services.draining:
             raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
         headers = headers_of(scope)
-        upstream = self._services.accounts.of(key_of(headers)).upstream
         passing = await self._passing(operation, scope, headers, receive)
+        account = self._services.accounts.of(key_of(headers))
         relaying = asyncio.get_running_loop().create_task(
-            self._relay(upstream, operation, passing, send)
+            self._relay(account.upstream, operation, passing, send)
         )
+        account.serve(relaying)
         gone: asyncio.Task[None] | None = None
         if isinstance(passing.body, bytes):  # else its pieces are still being received
             gone = asyncio.get_running_loop().create_task(_hung_up(receive))

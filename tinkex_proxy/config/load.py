@@ -30,6 +30,7 @@ from tinkex_proxy.config.sections import (
     CircuitBreakerSettings,
     LogSettings,
     MetricsSettings,
+    SdkSettings,
     ServerSettings,
     UpstreamSettings,
 )
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     upstream: UpstreamSettings = Field(default_factory=UpstreamSettings)
     circuit_breaker: CircuitBreakerSettings = Field(default_factory=CircuitBreakerSettings)
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
+    sdk: SdkSettings = Field(default_factory=SdkSettings)
     calls: CallsSettings = Field(default_factory=CallsSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -19,6 +19,7 @@ __all__ = [
     "CircuitBreakerSettings",
     "LogSettings",
     "MetricsSettings",
+    "SdkSettings",
     "ServerSettings",
     "UpstreamSettings",
 ]
@@ -237,6 +238,22 @@ class CallsSettings(_Section):
     )
 
 
+class SdkSettings(_Section):
+    """What is done with the calls of the official SDKs, at `/api/v1`."""
+
+    mode: Literal["lane", "transparent"] = Field(
+        default="lane",
+        description="`lane`: training calls join their model's lane, so that SDK and plain calls "
+        "train one model in one order. `transparent`: all is passed on byte for byte.",
+    )
+    coalesce: bool = Field(
+        default=False,
+        description="Whether `forward_backward` calls of SDKs share requests too. Off: an SDK "
+        "shows its upstream's metrics as they are, and only of a request of its own are they its "
+        "own. `X-Tinkex-Coalesce: on` or `off` says otherwise for one call.",
+    )
+
+
 class LogSettings(_Section):
     """What is logged, on standard error."""
 
@@ -254,6 +271,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "upstream": UpstreamSettings,
     "circuit_breaker": CircuitBreakerSettings,
     "batching": BatchingSettings,
+    "sdk": SdkSettings,
     "calls": CallsSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,

@@ -1,14 +1,15 @@
-"""Python environments for what the project's own cannot hold: real upstreams and an older SDK.
+"""Python environments for what the project's own cannot hold: real upstreams, older SDKs, torch.
 
-SkyRL pins an old SDK, needs another Python and a gigabyte of packages, so each gets a virtual
-environment of its own, outside the clone: built on first use, kept, and keyed by the text of its
-requirement file, so that a changed pin is a new folder and an old clone still finds its own. A
-virtual environment cannot be built aside and renamed (its scripts hold absolute paths): a
-`.complete` marker, written last, says that a folder is whole, and a lock that only one process
-builds it.
+SkyRL pins an old SDK, needs another Python and a gigabyte of packages, and an SDK needs torch for
+custom losses, so each gets a virtual environment of its own, outside the clone: built on first use,
+kept, and keyed by the text of its requirement file, so that a changed pin is a new folder and an
+old clone still finds its own. A virtual environment cannot be built aside and renamed (its scripts
+hold absolute paths): a `.complete` marker, written last, says that a folder is whole, and a lock
+that only one process builds it.
 
 Requirement files name the whole set, and pip installs them with --no-deps: so nothing newer comes
-in unseen, and torch (through peft) stays out.
+in unseen, and torch (through peft) stays out of SkyRL's. Torch itself must be a CPU build: where
+pip would find another one first, `PIP_FIND_LINKS` names a folder that has one.
 
 Run as a program, it builds all and prints their interpreters.
 """
@@ -58,8 +59,10 @@ class Environment:
 
 SKYRL_040 = Environment("skyrl-0.4.0", "3.12")
 SKYRL_030 = Environment("skyrl-0.3.0", "3.11")
+SDK_024 = Environment("sdk-0.24.1", "3.11")
 SDK_025 = Environment("sdk-0.25.0", "3.11")
-ALL = (SKYRL_040, SKYRL_030, SDK_025)
+SDK_038 = Environment("cookbook-0.6.1", "3.11")  # and tinker-cookbook, which wants no older SDK
+ALL = (SKYRL_040, SKYRL_030, SDK_024, SDK_025, SDK_038)
 
 
 def cache() -> Path:

@@ -18,6 +18,7 @@ from tests.e2e.environments import (
 from tests.e2e.processes import Server, running
 
 KEY = "tml-dummy"
+MODES = ("transparent", "lane")
 ENGINE_READY_S = 180.0  # measured 7 to 16 s; a busy CI machine is slower
 ANSWER_READY_S = 30.0
 ENGINE_LINE = "Starting background engine..."
@@ -87,9 +88,11 @@ def skyrl(generation: Generation, state: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def proxy(upstream: str) -> Iterator[Server]:
-    """Run `tinkex-proxy serve` in front of an upstream."""
+def proxy(upstream: str, *, mode: str = "lane", coalesce: bool = False) -> Iterator[Server]:
+    """Run `tinkex-proxy serve` in front of an upstream; the mode is that of SDK calls."""
     environment = {
+        "TINKEX_PROXY_SDK__MODE": mode,
+        "TINKEX_PROXY_SDK__COALESCE": str(coalesce).lower(),
         "TINKEX_PROXY_UPSTREAM__BASE_URL": upstream,
         "TINKEX_PROXY_UPSTREAM__API_KEY": KEY,
     }

@@ -1,0 +1,113 @@
+"""What stands before a server in the tests of the SDK: a counter, and a switch."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Asgi = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One request that came through a door: which call, and how it was answered."""
+
+    name: str
+    status: int
+
+
+@dataclass
+class Door:
+    """Passes every request on to `app` and keeps what was asked and answered."""
+
+    app: Asgi
+    passages: list[Passage] = field(default_factory=list)
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":  # the app's start and end are its server's business
+            raise NotImplementedError
+        name = scope["path"].rpartition("/")[2]
+
+        async def noting(message) -> None:
+            if message["type"] == "http.response.start":
+                self.passages.append(Passage(name, message["status"]))
+            await send(message)
+
+        await self.app(scope, receive, noting)
+
+    def asked(self, since: int = 0) -> Counter[str]:
+        """How often each call was asked for since so many had been."""
+        return Counter(passage.name for passage in self.passages[since:])
+
+    def answered(self, name: str, status: int) -> int:
+        """How often a call was answered so."""
+        return sum((passage.name, passage.status) == (name, status) for passage in self.passages)
+
+
+class Switch:
+    """An upstream that can be switched off (503 to all) and made to keep its results back."""
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+        self._off = asyncio.Event()
+        self._results = asyncio.Event()
+        self._results.set()
+        self._turned_away = asyncio.Event()
+        self.kept = 0  # polls that wait
+        self.asked: Counter[str] = Counter()
+
+    def keep_results(self) -> None:
+        self._results.clear()
+
+    def turn_away(self) -> None:
+        """Tell the polls that wait to ask again."""
+        self._turned_away.set()
+        self._turned_away = asyncio.Event()
+
+    def switch_off(self) -> None:
+        self._off.set()
+
+    def switch_on(self) -> None:
+        """Answer everything again, results too."""
+        self._off.clear()
+        self._results.set()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        name = scope["path"].rpartition("/")[2]
+        if name == "retrieve_future" and not self._results.is_set():
+            turned_away = await self._keep(self._turned_away)
+        else:
+            turned_away = False
+        self.asked[name] += 1
+        if self._off.is_set():
+            await answer(send, 503, b'{"detail": "switched off"}')
+        elif turned_away:
+            await answer(send, 408, b'{"type": "try_again", "queue_state": "active"}')
+        else:
+            await self._app(scope, receive, send)
+
+    async def _keep(self, turned_away: asyncio.Event) -> bool:
+        """Hold a poll until something is known; tells whether it is to come again."""
+        self.kept += 1
+        events = (self._results, self._off, turned_away)
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.kept -= 1
+            for wait in waits:
+                wait.cancel()
+        return turned_away.is_set()
+
+
+async def answer(send, status: int, body: bytes) -> None:
+    """One whole JSON answer."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -11,6 +11,19 @@ from tests.e2e.processes import Server
 from tests.e2e.servers import GENERATIONS, Generation, proxy, skyrl
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests by their SkyRL server, whatever file they are in: each is started once."""
+    items.sort(key=_place_of_server)
+
+
+def _place_of_server(item: pytest.Item) -> int:
+    """Tests without one come first."""
+    assert isinstance(item, pytest.Function)
+    generation = item.callspec.params.get("generation") if hasattr(item, "callspec") else None
+    return GENERATIONS.index(generation) if isinstance(generation, Generation) else -1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environments() -> None:
     """Build what is missing before the first test, side by side."""

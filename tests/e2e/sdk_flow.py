@@ -14,7 +14,7 @@ from tinker import types
 
 RANK = 8
 SEED = 1
-LEARNING_RATE = 3e-2
+LEARNING_RATE = 1e-2
 SEQUENCES = 8
 TOKENS = 16
 STARTS = 31  # tokens in use: few enough for any base model; a prime, so that sequences differ

@@ -5,7 +5,7 @@ own. SkyRL's own command line wants `uv`, torch and peft: it starts its engine t
 imports torch for images only, and peft for one class that writes a file. Hence this launcher: it
 puts two stub modules in the place of torch and peft, and starts the engine as itself.
 
-    serve_skyrl.py --base-model DIR --port N --state DIR [--micro-batch N]
+    serve_skyrl.py --base-model DIR --port N --state DIR [--micro-batch N] [--sdk-compat]
     serve_skyrl.py --engine ...      (the engine process, started by the first)
 """
 
@@ -77,7 +77,12 @@ def _api() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--micro-batch", type=int, default=0, help="0: as many as are pending")
+    parser.add_argument("--sdk-compat", action="store_true", help="answer SDK 0.38 too")
     options = parser.parse_args()
+    if options.sdk_compat:
+        import skyrl_compat  # noqa: PLC0415 - SkyRL 0.4.0 only
+
+        skyrl_compat.install(api)
     state = options.state.resolve()  # orbax refuses a relative path
     state.mkdir(parents=True, exist_ok=True)
 

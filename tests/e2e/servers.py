@@ -31,10 +31,13 @@ class Generation:
     With `micro_batch` 1 every datum is computed in the same shape whatever batch it came in: sums
     of gradients are then the same to the last bit, and a new batch size compiles nothing. With 0
     the engine computes what is pending as one array, as a deployment would.
+
+    With `sdk_compat` it answers newer SDKs as well; without, it is SkyRL as it is.
     """
 
     environment: Environment
     micro_batch: int
+    sdk_compat: bool = False
 
     @property
     def label(self) -> str:
@@ -49,11 +52,9 @@ class Generation:
         return (16, 500) if self.environment is SKYRL_040 else (16,)
 
 
-GENERATIONS = tuple(
-    Generation(environment, micro_batch)
-    for environment in (SKYRL_040, SKYRL_030)
-    for micro_batch in (1, 0)
-)
+PROTOBUF = Generation(SKYRL_040, micro_batch=1, sdk_compat=True)
+JSON = Generation(SKYRL_030, micro_batch=1)
+GENERATIONS = (PROTOBUF, Generation(SKYRL_040, 0), JSON, Generation(SKYRL_030, 0))
 
 
 @contextmanager
@@ -67,8 +68,9 @@ def skyrl(generation: Generation, state: Path) -> Iterator[Server]:
 
     def command(port: int) -> list[str]:
         options = ["--base-model", str(base_model), "--port", str(port), "--state", str(state)]
-        micro_batch = ["--micro-batch", str(generation.micro_batch)]
-        return [str(interpreter), str(HERE / "serve_skyrl.py"), *options, *micro_batch]
+        options += ["--micro-batch", str(generation.micro_batch)]
+        options += ["--sdk-compat"] if generation.sdk_compat else []
+        return [str(interpreter), str(HERE / "serve_skyrl.py"), *options]
 
     environment = {
         "HF_HUB_OFFLINE": "1",

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from tests.e2e.processes import Server
-from tests.e2e.sdk_runs import SDKS, Sdk, Seen, assert_same, losses, run_sdk
+from tests.e2e.sdk_runs import SDKS, Sdk, Seen, assert_same, loss, losses, run_sdk
 from tests.e2e.servers import MODES, proxy, sandbox
 
-STEPS = 12
+STEPS = 24
 PARTS = ("chunks", "custom")
 REQUESTS = 2 * STEPS + 23  # 1,025 datums are two, and a custom loss is a forward and a backward
 
@@ -42,7 +42,8 @@ def test_a_program_trains_saves_loads_and_samples(direct: Seen) -> None:
     assert all(len(each["loss_fn_outputs"]) == 1025 for each in direct["chunks"][::2])
     assert direct["custom"][0]["metrics"]["surprise:sum"] > 0
     _, fresh, resumed = direct["saved"]
-    assert fresh[0] == resumed[0], "what was saved are not the same weights"
+    assert fresh[0] == resumed[0]
+    assert loss(fresh[0]) < last, "what was saved is not what was trained"
     assert fresh[2] != resumed[2], "the optimizer's state makes no difference"
     _, loaded, after = direct["loaded"]
     assert isinstance(loaded[0], dict), f"load_state was refused: {loaded[0]}"

@@ -1,0 +1,65 @@
+"""Numbers go in their order, whatever the order they come in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinkex_proxy.core.inorder import InOrder
+
+
+@given(st.permutations(range(1, 9)))
+def test_whatever_the_arrival_all_go_once_and_in_order(arrivals: list[int]) -> None:
+    order = InOrder[int](1)
+    gone: list[int] = []
+    for count, number in enumerate(arrivals, 1):
+        gone += order.arrive(number, number)
+        assert len(gone) + order.held == count
+        assert order.expected == len(gone) + 1
+    assert gone == list(range(1, 9))
+
+
+def test_the_first_piece_last_lets_all_go() -> None:
+    """As the SDK sends the pieces of one large call."""
+    order = InOrder[str](1)
+    assert order.arrive(2, "b") == []
+    assert order.arrive(3, "c") == []
+    assert order.held == 2
+    assert order.arrive(1, "a") == ["a", "b", "c"]
+    assert (order.held, order.expected) == (0, 4)
+
+
+def test_a_number_is_taken_while_it_waits_and_after_it_went() -> None:
+    order = InOrder[str](1)
+    order.arrive(1, "a")
+    order.arrive(3, "c")
+    assert [order.taken(number) for number in (1, 2, 3, 4)] == [True, False, True, False]
+    for number in (1, 3):
+        with pytest.raises(ValueError, match=f"number {number} has come before"):
+            order.arrive(number, "again")
+
+
+def test_a_number_that_came_to_nothing_may_come_once_more_and_goes_at_once() -> None:
+    order = InOrder[str](1)
+    order.arrive(1, "a")
+    order.arrive(2, "b")
+    order.reopen(1)
+    assert not order.taken(1)
+    assert order.arrive(1, "a again") == ["a again"]
+    assert order.taken(1)
+    assert order.expected == 3
+
+
+def test_one_that_waits_can_be_taken_back() -> None:
+    order = InOrder[str](1)
+    order.arrive(2, "b")
+    order.reopen(2)
+    assert (order.held, order.taken(2)) == (0, False)
+    assert order.arrive(1, "a") == ["a"]
+    assert order.arrive(2, "b") == ["b"]
+
+
+def test_what_has_not_come_cannot_be_reopened() -> None:
+    order = InOrder[str](1)
+    order.reopen(5)
+    assert order.arrive(5, "e") == []
+    assert order.held == 1

@@ -1,0 +1,65 @@
+"""One caller's own count: what may go now, and what waits for what comes before it.
+
+An SDK numbers the calls it makes to a model and sends the pieces of one large call all at once, the
+first piece last, so numbers arrive out of order while their order is what counts. `InOrder` lets a
+number go once all before it have come.
+
+A number that went and came to nothing (refused, or taken back before it left) is *reopened*: it may
+come once more and goes at once, because those behind it are long gone.
+
+`InOrder` decides; it never waits, and what it holds is its owner's to look after.
+"""
+
+from typing import Generic, TypeVar
+
+__all__ = ["InOrder"]
+
+T = TypeVar("T")
+
+
+class InOrder(Generic[T]):
+    """Things with numbers, let go in the order of their numbers.
+
+    Args:
+        first: the number that the count begins with.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._expected = first
+        self._held: dict[int, T] = {}
+        self._reopened: set[int] = set()
+
+    @property
+    def expected(self) -> int:
+        """The number that all held ones wait for."""
+        return self._expected
+
+    @property
+    def held(self) -> int:
+        """How many wait."""
+        return len(self._held)
+
+    def taken(self, number: int) -> bool:
+        """Whether this number has come before and still stands for what came."""
+        if number in self._held:
+            return True
+        return number < self._expected and number not in self._reopened
+
+    def arrive(self, number: int, thing: T) -> list[T]:
+        """Take a number that is not `taken`; give what may go now, in order."""
+        if self.taken(number):
+            raise ValueError(f"number {number} has come before")
+        if number < self._expected:
+            self._reopened.discard(number)
+            return [thing]
+        self._held[number] = thing
+        ready = []
+        while self._expected in self._held:
+            ready.append(self._held.pop(self._expected))
+            self._expected += 1
+        return ready
+
+    def reopen(self, number: int) -> None:
+        """Let a number come once more: what came under it is gone without effect."""
+        if self._held.pop(number, None) is None and number < self._expected:
+            self._reopened.add(number)

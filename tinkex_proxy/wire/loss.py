@@ -8,10 +8,12 @@ upstream lets us compute.
 from collections.abc import Iterable, Sequence
 from operator import mul
 
+from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.datum import Datum
 from tinkex_proxy.wire.output import Output, Record
+from tinkex_proxy.wire.packing import unpack
 
-__all__ = ["own_loss"]
+__all__ = ["own_loss", "own_loss_of"]
 
 
 def own_loss(loss_fn: str, datums: Sequence[Datum], output: Output) -> float | None:
@@ -20,6 +22,34 @@ def own_loss(loss_fn: str, datums: Sequence[Datum], output: Output) -> float | N
     losses = [_of(loss_fn, datum, record) for datum, record in pairs]
     known = [loss for loss in losses if loss is not None]
     return sum(known) if len(known) == len(losses) else None
+
+
+def own_loss_of(loss_fn: str, data: bytes, output: Output) -> float | None:
+    """The loss of datums that are at hand only as the protobuf they are sent in, or not at all.
+
+    Args:
+        loss_fn: the loss.
+        data: their bytes; opened only where the outputs alone do not tell the loss.
+        output: the answer for them.
+    """
+    records = output.records
+    if all("elementwise_loss" in record for record in records):
+        return sum(sum(record["elementwise_loss"].data) for record in records)
+    datums = pb.ForwardBackwardRequest.FromString(data).data if loss_fn == "cross_entropy" else ()
+    if len(datums) != len(records):
+        return None
+    losses = [_of_packed(datum, record) for datum, record in zip(datums, records, strict=True)]
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) if len(known) == len(losses) else None
+
+
+def _of_packed(datum: pb.Datum, record: Record) -> float | None:
+    logprobs = record["logprobs"].data if "logprobs" in record else []
+    weights = unpack("f", datum.loss_fn_inputs["weights"].dense)
+    if not logprobs or len(weights) != len(logprobs):
+        return None
+    products: Iterable[float] = map(mul, weights, logprobs)
+    return -sum(products)
 
 
 def _of(loss_fn: str, datum: Datum, record: Record) -> float | None:

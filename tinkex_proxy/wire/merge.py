@@ -19,7 +19,15 @@ from tinkex_proxy.wire.content import Chunk, ImageChunk, Tensor, TextChunk
 from tinkex_proxy.wire.datum import Datum, Flavour
 from tinkex_proxy.wire.scan import FORWARD_ONLY, SEQ_ID, Head, scan, varint
 
-__all__ = ["Fragment", "Head", "Submit", "encode_fragment", "fragment_of_protobuf", "merge"]
+__all__ = [
+    "Fragment",
+    "Head",
+    "Submit",
+    "config_bytes",
+    "encode_fragment",
+    "fragment_of_protobuf",
+    "merge",
+]
 
 _FORWARD_BACKWARD: Final = "/api/v1/forward_backward"
 _FORWARD: Final = "/api/v1/forward"
@@ -79,6 +87,11 @@ def fragment_of_protobuf(body: bytes) -> tuple[Head, Fragment]:
     """
     head, data, datums = scan(body)
     return head, Fragment(Flavour.PROTOBUF, data, datums, len(data))
+
+
+def config_bytes(config: Mapping[str, float | str]) -> bytes:
+    """A loss's parameters as `Head.loss_fn_config` has them, so that equal ones compare equal."""
+    return scan(_config(config))[0].loss_fn_config if config else b""
 
 
 def merge(  # noqa: PLR0913 - what an upstream request consists of

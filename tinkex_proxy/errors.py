@@ -46,10 +46,12 @@ class ProxyError(Exception):
         retryable: whether the same call may be sent again as it is, and could then succeed.
         retry_after_s: seconds worth waiting before that, or None where waiting does not help.
         pointer: RFC 6901 JSON pointer to the offending field of the body, or None.
+        upstream_said: status and text of the upstream's own refusal, where that is what this is.
     """
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    upstream_said: tuple[int, str] | None = None
 
     def __init__(
         self, detail: str, *, retry_after_s: float | None = None, pointer: str | None = None

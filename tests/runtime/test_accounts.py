@@ -7,6 +7,10 @@ from tinkex_proxy.runtime.accounts import Accounts
 class Made:
     def __init__(self, key_id: str, key: str | None) -> None:
         self.key_id, self.key, self.idle, self.closed = key_id, key, True, False
+        self.swept = 0
+
+    def sweep(self) -> None:
+        self.swept += 1
 
     def close(self) -> None:
         self.closed = True

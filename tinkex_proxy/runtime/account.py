@@ -6,6 +6,7 @@ Nothing of one key is visible to another: sessions, lanes and breakers are the a
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from tinkex_proxy.core.coalesce import Limits
@@ -22,8 +23,15 @@ from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["Account", "AccountSettings"]
 
+T = TypeVar("T")
+
 # Models that are gone are remembered, so that their callers learn why; not for ever.
 MAX_DEAD = 1000
+# Models that SDKs are making, or that they train past the lanes: remembered by name only.
+MAX_NAMES = 10_000
+# An SDK that is gone never says so. Upstreams unload a model after some minutes without heartbeat
+# (SkyRL: 300 s); three times that leaves no doubt.
+SDK_SILENCE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,9 @@ class Account:
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
         self._calls: set[asyncio.Task[object]] = set()
         self._learn = asyncio.Lock()
+        self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
+        self._relayed: dict[str, None] = {}
+        self._beats: dict[str, float] = {}
         self.learned = False
         self.session = Session(
             upstream,
@@ -85,6 +96,13 @@ class Account:
     async def ready(self) -> str:
         """Give the id of a live session; learns the upstream's limits and flavour on the way."""
         session_id = await self.session.ensure()
+        await self.learn()
+        return session_id
+
+    async def learn(self) -> None:
+        """Find out what the upstream takes, if that is not known yet and it can be asked."""
+        if self.learned:
+            return
         async with self._learn:
             if not self.learned:
                 theirs = await ask_limits(self.upstream, self.tools.clock)
@@ -94,9 +112,16 @@ class Account:
                 self.learned = self._flavour is not None
                 for model in self.models.values():
                     model.driver.flavour = self.flavour
-        return session_id
+                    model.driver.lane.set_limits(self.limits)
 
-    def adopt(self, facts: Mapping[str, object], model_id: str, session_id: str) -> Model:
+    def adopt(
+        self,
+        facts: Mapping[str, object],
+        model_id: str,
+        session_id: str,
+        *,
+        of_sdk: bool = False,
+    ) -> Model:
         """Give a model that was just created its lane."""
         lane = Lane(self.limits)
 
@@ -104,9 +129,9 @@ class Account:
             model.end(reason)
 
         driver = LaneDriver(model_id, lane, self.tools, flavour=self.flavour, on_gone=on_gone)
-        model = Model(facts, session_id=session_id, driver=driver)
+        model = Model(facts, session_id=session_id, driver=driver, of_sdk=of_sdk)
         self.models[model_id] = model
-        self._forget_the_dead()
+        self.sweep()
         return model
 
     def model(self, model_id: str) -> Model:
@@ -116,7 +141,7 @@ class Account:
             ModelNotFound: this proxy has not created it under this key.
             ModelGone: it is no more.
         """
-        model = self.models.get(model_id)
+        model = self.found(model_id)
         if model is None:
             raise ModelNotFound(
                 f"No model {model_id!r} under this API key. Create one with POST /v1/models; the "
@@ -127,6 +152,45 @@ class Account:
         if model.gone is not None:
             raise ModelGone(model.gone, pointer="/model_id")
         return model
+
+    def found(self, model_id: str) -> Model | None:
+        """The model with this id, alive or not; one that an SDK has made gets its lane now."""
+        expected = self._expected.pop(model_id, None)
+        if expected is not None and model_id not in self.models:
+            facts, session_id = expected
+            self.adopt(facts, model_id, session_id, of_sdk=True)
+        return self.models.get(model_id)
+
+    def expect(self, facts: Mapping[str, object], model_id: str, session_id: str) -> None:
+        """Note a model that an SDK is making; it gets a lane when the first call comes for it."""
+        self._expected[model_id] = (facts, session_id)
+        _bound(self._expected)
+
+    def relay(self, model_id: str) -> None:
+        """Note a model that is trained past the lanes; its numbers are its caller's from here."""
+        self._relayed[model_id] = None
+        _bound(self._relayed)
+
+    def is_relayed(self, model_id: str) -> bool:
+        """Whether a model is trained past the lanes."""
+        return model_id in self._relayed
+
+    def beat(self, session_id: str) -> None:
+        """Note that an SDK's session is alive."""
+        self._beats.pop(session_id, None)  # the most recently heard is last
+        self._beats[session_id] = self.tools.clock.now()
+        _bound(self._beats)
+
+    def sweep(self) -> None:
+        """Forget models that nobody can come for: those of SDKs that are gone, and the dead."""
+        heard_since = self.tools.clock.now() - SDK_SILENCE_S
+        for model_id, model in list(self.models.items()):
+            last = max(model.driver.used_at, self._beats.get(model.session_id, 0.0))
+            if model.of_sdk and last < heard_since and model.driver.idle:
+                del self.models[model_id]
+        dead = [model_id for model_id, model in self.models.items() if model.gone is not None]
+        for model_id in dead[: max(0, len(dead) - MAX_DEAD)]:
+            del self.models[model_id]
 
     async def sampler(self, kind: str, name: str) -> Sampler:
         """A sampling session for `base_model` or `model_path` (`kind`), made on first need."""
@@ -177,12 +241,6 @@ class Account:
         for model in self.models.values():
             model.driver.drain()
 
-    def _forget_the_dead(self) -> None:
-        """Bound how many models are remembered only to say that they are gone."""
-        dead = [model_id for model_id, model in self.models.items() if model.gone is not None]
-        for model_id in dead[: max(0, len(dead) - MAX_DEAD)]:
-            del self.models[model_id]
-
     def _session_lost(self, session_id: str, reason: str) -> None:
         lost = [m for m in self.models.values() if m.session_id == session_id and m.gone is None]
         for model in lost:
@@ -192,3 +250,9 @@ class Account:
             )
         self._samplers.clear()
         self.tools.hub.tell(ModelsLost(session_id, len(lost), reason))
+
+
+def _bound(names: dict[str, T]) -> None:
+    """Keep the newest."""
+    while len(names) > MAX_NAMES:
+        del names[next(iter(names))]

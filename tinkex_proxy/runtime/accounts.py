@@ -83,6 +83,8 @@ class Accounts:
     def _make_room(self) -> None:
         if len(self._accounts) < self._max_keys:
             return
+        for account in self:
+            account.sweep()
         idle = next((key_id for key_id, a in self._accounts.items() if a.idle), None)
         if idle is None:
             raise TooManyKeys(

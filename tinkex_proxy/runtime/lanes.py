@@ -20,7 +20,7 @@ from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.work import Call, Order, Training, accept_of, encode, read
+from tinkex_proxy.runtime.work import Call, Order, Work, accept_of, encode, read
 from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["LaneDriver", "Tools"]
@@ -82,23 +82,36 @@ class LaneDriver:
         self._calls: dict[int, Call] = {}
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
-        self._wire_free_at = tools.clock.now()
+        self._wire_free_at = self.used_at = tools.clock.now()
         self._doubtful_seq: int | None = None
 
-    def put(self, works: Sequence[Training | Order], *, deadline: float | None) -> list[Call]:
-        """Put work behind all other work of the lane, in this order and with nothing in between."""
-        now = self._tools.clock.now()
-        loop = asyncio.get_running_loop()
-        calls = []
-        for work in works:
-            self.items += 1
-            item = _item_of(self.items, work, deadline)
-            call = Call(work, item, now, loop.create_future())
-            self._calls[item.id] = call
-            self.lane.add(item, now)
-            calls.append(call)
-        self._awaken()
+    @property
+    def idle(self) -> bool:
+        """Whether no call is anywhere between its coming and its answer."""
+        return not self._calls
+
+    def put(self, works: Sequence[Work], *, deadline: float | None) -> list[Call]:
+        """Put work behind all other work of the lane, in this order and with nothing between."""
+        calls = [self.make(work, deadline=deadline) for work in works]
+        self.enqueue(calls)
         return calls
+
+    def make(self, work: Work, *, deadline: float | None = None) -> Call:
+        """Make a call of some work; it is not on the lane yet."""
+        self.items += 1
+        loop = asyncio.get_running_loop()
+        item = _item_of(self.items, work, deadline)
+        admitted = loop.create_future() if work.of_sdk else None
+        call = Call(work, item, self._tools.clock.now(), loop.create_future(), admitted)
+        self._calls[item.id] = call
+        return call
+
+    def enqueue(self, calls: Sequence[Call]) -> None:
+        """Put calls behind all other work of the lane, in this order and with nothing between."""
+        now = self.used_at = self._tools.clock.now()
+        for call in calls:
+            self.lane.add(call.item, now)
+        self._awaken()
 
     def withdraw(self, calls: Sequence[Call]) -> bool:
         """Take calls out whose caller has left: all of them, or none if any has left already."""
@@ -108,13 +121,16 @@ class LaneDriver:
             self.lane.withdraw(call.item.id)
             self._calls.pop(call.item.id, None)
             call.answer.cancel()
+            if call.admitted is not None:
+                call.admitted.cancel()
         self._awaken()
         return True
 
     def close(self, error: ProxyError) -> None:
-        """Fail what has not left."""
-        for item in self.lane.close():
-            self._fail(item, error)
+        """Fail what has not left, on the lane or still on its way to it."""
+        self.lane.close()
+        for call in [call for call in self._calls.values() if not call.left]:
+            self._fail(call.item, error)
 
     def drain(self) -> None:
         """Let nothing linger any more."""
@@ -174,6 +190,9 @@ class LaneDriver:
             return
         self.lane.admitted()
         self._doubtful_seq = None
+        for call in calls:
+            if call.admitted is not None and not call.admitted.done():
+                call.admitted.set_result(verdict.response)
         name = f"result {self.model_id}#{batch.seq_id}"
         self._tools.tasks.spawn(name, self._collect(batch, calls, verdict))
 
@@ -217,6 +236,7 @@ class LaneDriver:
         error = verdict.error
         if gone:
             error = ModelGone(f"The upstream no longer knows the model {self.model_id} ({error}).")
+            error.upstream_said = verdict.error.upstream_said
         for item in refused:
             self._fail(item, error)
         for call in calls:
@@ -263,12 +283,13 @@ class LaneDriver:
 
     def _fail(self, item: Item, error: ProxyError) -> None:
         call = self._calls.pop(item.id, None)
-        if call is not None and not call.answer.done():
-            call.answer.set_exception(copy.copy(error))  # each caller's own, to add to
-            call.answer.exception()  # seen: a caller that has left retrieves nothing
+        for waiting in () if call is None else (call.answer, call.admitted):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(copy.copy(error))  # each caller's own, to add to
+                waiting.exception()  # seen: a caller that has left retrieves nothing
 
 
-def _item_of(number: int, work: Training | Order, deadline: float | None) -> Item:
+def _item_of(number: int, work: Work, deadline: float | None) -> Item:
     if isinstance(work, Order):
         return Item(id=number, key=None, deadline=deadline)
     return Item(

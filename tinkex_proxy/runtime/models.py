@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tinkex_proxy.errors import ModelGone
+from tinkex_proxy.runtime.callers import Callers
 from tinkex_proxy.runtime.lanes import LaneDriver
-from tinkex_proxy.runtime.work import Call, Order, Training
+from tinkex_proxy.runtime.work import Call, Order, Work
 
 __all__ = ["Model", "Sampler"]
 
@@ -42,32 +43,63 @@ class Model:
         facts: what is known of it: `model_id`, `base_model`, `rank`, …
         session_id: the upstream session it lives and dies with.
         driver: its lane.
+        of_sdk: whether an SDK made it, whose heartbeats keep it alive.
     """
 
-    def __init__(self, facts: Mapping[str, object], *, session_id: str, driver: LaneDriver) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, object],
+        *,
+        session_id: str,
+        driver: LaneDriver,
+        of_sdk: bool = False,
+    ) -> None:
         self.facts = facts
         self.session_id = session_id
+        self.of_sdk = of_sdk
         self.driver = driver
         self.gone: str | None = None
         self.weights_version = 0
         self.shown: _Shown | None = None
+        self.callers = Callers(self.make, self.enqueue)
 
     @property
     def model_id(self) -> str:
         """The upstream's id."""
         return self.driver.model_id
 
-    def put(self, works: Sequence[Training | Order], *, deadline: float | None) -> list[Call]:
+    def put(self, works: Sequence[Work], *, deadline: float | None) -> list[Call]:
         """Put work on the lane.
 
         Raises:
             ModelGone: the model is no more.
         """
+        self._check()
+        self._note(works)
+        return self.driver.put(works, deadline=deadline)
+
+    def make(self, work: Work) -> Call:
+        """Make a call of some work, to be put on the lane by `enqueue`.
+
+        Raises:
+            ModelGone: the model is no more.
+        """
+        self._check()
+        return self.driver.make(work)
+
+    def enqueue(self, calls: Sequence[Call]) -> None:
+        """Put calls on the lane, in this order."""
+        self._note([call.work for call in calls])
+        self.driver.enqueue(calls)
+
+    def _check(self) -> None:
         if self.gone is not None:
             raise ModelGone(self.gone)
+
+    def _note(self, works: Sequence[Work]) -> None:
+        """Count the versions of the weights."""
         if any(isinstance(work, Order) and work.path in _CHANGING for work in works):
             self.weights_version += 1
-        return self.driver.put(works, deadline=deadline)
 
     def show(self, sampler: "asyncio.Task[Sampler]") -> None:
         """Remember the sampler of the present weights."""
@@ -99,6 +131,7 @@ class Model:
             "model_id": self.model_id,
             "state": "alive" if self.gone is None else "gone",
             "depth": lane.depth,
+            "held_back": self.callers.waiting,
             "oldest_wait_s": None if oldest is None else round(now - oldest, 6),
             "on_wire_seq": None if on_wire is None else on_wire.seq_id,
             "awaiting_results": lane.owed,

@@ -112,14 +112,15 @@ class Submitter:
             verdict = await self._try(ask)
             if not isinstance(verdict, _Again):
                 return verdict
-            if isinstance(verdict.error, CircuitOpen) and not doubtful:
+            if isinstance(verdict.error, CircuitOpen) and not doubtful and not ask.persistent:
                 return Refused(last or verdict.error)
             doubtful = doubtful or verdict.may_have_run
             attempt += 1
             out_of_time = self._clock.now() - began >= self._patience_s
             out_of_time = out_of_time or (doubtful and not ask.repeatable)
             refused = isinstance(verdict.error, UpstreamUnreachable) and not doubtful
-            if out_of_time or (refused and attempt >= CONNECT_ATTEMPTS):
+            tired = refused and attempt >= CONNECT_ATTEMPTS and not ask.persistent
+            if out_of_time or tired:
                 return _gave_up(verdict.error, doubtful=doubtful)
             last = verdict.error
             draw = random.random()  # noqa: S311 - jitter, not a secret
@@ -183,12 +184,12 @@ def _refusal(ask: Ask, response: Response) -> Refused:
             f"The upstream refused the API key ({status}: {said}). "
             "Check upstream.api_key, or the X-API-Key header you sent."
         )
-        return Refused(error, status)
-    if status == 409:
+    elif status == 409:
         error = UpstreamConflict(f"{ask.path} answered 409: {said}")
-        return Refused(error, status)
-    error = UpstreamRefused(f"{ask.path} answered {status}: {said}")
-    return Refused(error, status, bisect=status not in {404, 410})
+    else:
+        error = UpstreamRefused(f"{ask.path} answered {status}: {said}")
+    error.upstream_said = (status, said)
+    return Refused(error, status, bisect=status not in {401, 403, 404, 409, 410})
 
 
 class Promise(msgspec.Struct):

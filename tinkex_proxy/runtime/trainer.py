@@ -18,7 +18,7 @@ from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.submit import Admitted
 from tinkex_proxy.runtime.upstream import Ask, json_of
-from tinkex_proxy.runtime.work import Call, Order, Share, Timeline, Training
+from tinkex_proxy.runtime.work import Answered, Call, Order, Share, Timeline, Training, Work
 from tinkex_proxy.wire.chunk import chunk
 from tinkex_proxy.wire.datum import Datum
 from tinkex_proxy.wire.loss import own_loss
@@ -61,7 +61,7 @@ class Ticket:
     timeline: Timeline = field(default_factory=Timeline)
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
 
-    def put(self, model: Model, works: Sequence[Training | Order]) -> list[Call]:
+    def put(self, model: Model, works: Sequence[Work]) -> list[Call]:
         """Put work on a model's lane in this caller's name."""
         calls = model.put(works, deadline=self.deadline)
         self._placed.append((model, calls))
@@ -196,7 +196,7 @@ async def _create(account: Account, fields: dict[str, object]) -> tuple[str, Adm
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Share | dict[str, object]]:
+async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
     """Wait for every piece; the first failure, in order, is the call's."""
     done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
     ticket.timeline = calls[-1].timeline

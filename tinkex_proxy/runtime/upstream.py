@@ -63,6 +63,8 @@ class Ask:
         identity: sent as `X-Idempotency-Key`; the same for every repetition of one request.
         repeatable: whether the upstream recognises a repetition, so that a lost answer may be asked
             for again.
+        persistent: whether to wait for an upstream that is not there, or not to be asked now,
+            instead of saying so at once: an SDK's call that was taken on is not given back.
         timeout_s: seconds until the whole answer must be there; None takes the upstream's default.
         patience: True where running out of time is our own choice (a long poll) and says nothing
             about the upstream.
@@ -75,6 +77,7 @@ class Ask:
     accept: str = JSON
     identity: str | None = None
     repeatable: bool = True
+    persistent: bool = False
     timeout_s: float | None = None
     method: str = "POST"
     patience: bool = False

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import msgspec
 
@@ -12,11 +13,27 @@ from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask, json_of
 from tinkex_proxy.wire.datum import Flavour
-from tinkex_proxy.wire.merge import Fragment, merge
-from tinkex_proxy.wire.output import Output, decode_output
-from tinkex_proxy.wire.split import split
+from tinkex_proxy.wire.merge import Fragment, Submit, config_bytes, merge
+from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
+from tinkex_proxy.wire.sdk import SdkOrder, SdkTraining, own_answer, own_json_answer
+from tinkex_proxy.wire.split import split, split_protobuf
 
-__all__ = ["Call", "Order", "Share", "Timeline", "Training", "accept_of", "encode", "read"]
+__all__ = [
+    "BATCH_HEADER",
+    "Answered",
+    "Call",
+    "Order",
+    "Share",
+    "Timeline",
+    "Training",
+    "Work",
+    "accept_of",
+    "encode",
+    "read",
+]
+
+# Says which upstream request carried a call.
+BATCH_HEADER = "x-tinkex-batch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,29 +46,45 @@ class Training:
         loss_fn_config: the loss's parameters.
         forward_only: whether no gradient is wanted; such a call is a barrier.
         coalesce: whether it may share a request.
+        of_sdk: the request that it was, if an SDK sent it: its answer is wanted as the upstream
+            gives it.
     """
 
     fragment: Fragment
     loss_fn: str
-    loss_fn_config: Mapping[str, float | str]
+    loss_fn_config: Mapping[str, float | str] | bytes
     forward_only: bool = False
     coalesce: bool = True
+    of_sdk: SdkTraining | None = None
 
     @property
     def key(self) -> Hashable | None:
         """Calls with equal keys may share a request."""
         if self.forward_only or not self.coalesce:
             return None
-        config = tuple(sorted(self.loss_fn_config.items()))
+        config = self.loss_fn_config
+        if not isinstance(config, bytes):
+            config = config_bytes(config)
         return (self.fragment.flavour, self.loss_fn, config)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A call that shares with nobody: `optim_step`, saving, loading, unloading."""
+    """A call that shares with nobody: `optim_step`, saving, loading, unloading.
+
+    Attributes:
+        path: where it goes.
+        fields: what it says, but for the model and the number.
+        of_sdk: the request that it was, if an SDK sent it: its answer is wanted as the upstream
+            gives it.
+    """
 
     path: str
     fields: Mapping[str, object]
+    of_sdk: SdkOrder | None = None
+
+
+Work: TypeAlias = Training | Order
 
 
 @dataclass(slots=True)
@@ -86,6 +119,11 @@ class Share:
     metrics: Mapping[str, float]
 
 
+# What a call comes to: a `Share` for training, the upstream's JSON object for an order, or for an
+# SDK's call the answer as the upstream gives it.
+Answered: TypeAlias = Share | dict[str, object] | Response
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """One piece of work on a lane, and where its answer will be.
@@ -94,14 +132,16 @@ class Call:
         work: what is asked.
         item: how the lane sees it.
         since: when it came.
-        answer: a `Share` for training, the upstream's JSON object for an order.
+        answer: what it comes to.
+        admitted: for an SDK's call, the upstream's answer to the submit.
         left: whether it is on the wire or beyond.
     """
 
-    work: Training | Order
+    work: Work
     item: Item
     since: float
-    answer: "asyncio.Future[Share | dict[str, object]]"
+    answer: "asyncio.Future[Answered]"
+    admitted: "asyncio.Future[Response] | None" = None
     left: bool = False
     timeline: Timeline = field(default_factory=Timeline)
 
@@ -114,19 +154,44 @@ def encode(
     Training goes in the flavour that its fragments were written in. `flavour` is the upstream's:
     the JSON generation ignores `seq_id`, so only protobuf upstreams recognise a repetition.
     """
-    repeatable = flavour is Flavour.PROTOBUF
+    first = calls[0].work
+    submit = _untouched(batch, first) if len(calls) == 1 else None
+    if submit is None:
+        submit = _written(model_id, batch, calls)
+    return Ask(
+        operation=Operation.SUBMIT,
+        path=submit.path,
+        body=submit.body,
+        content_type=submit.content_type,
+        identity=identity,
+        repeatable=flavour is Flavour.PROTOBUF,
+        persistent=any(call.work.of_sdk for call in calls),
+    )
+
+
+def _untouched(batch: Batch, work: Work) -> Submit | None:
+    """An SDK's request as it came, where its number is the lane's too.
+
+    So nothing is copied, and an upstream recognises it if it ever comes past the lanes.
+    """
+    sdk = work.of_sdk
+    if sdk is None or sdk.body is None or sdk.seq_id != batch.seq_id:
+        return None
+    if isinstance(work, Order):
+        return Submit(work.path, JSON, sdk.body)
+    if work.fragment.flavour is Flavour.PROTOBUF:
+        return Submit("/api/v1/forward_backward", PROTOBUF, sdk.body)
+    path = "/api/v1/forward" if work.forward_only else "/api/v1/forward_backward"
+    return Submit(path, JSON, sdk.body)
+
+
+def _written(model_id: str, batch: Batch, calls: Sequence[Call]) -> Submit:
+    """A request of our own, under the lane's number."""
     first = calls[0].work
     if isinstance(first, Order):
         fields = {**first.fields, "model_id": model_id, "seq_id": batch.seq_id}
-        body = msgspec.json.encode(fields)
-        return Ask(
-            operation=Operation.SUBMIT,
-            path=first.path,
-            body=body,
-            identity=identity,
-            repeatable=repeatable,
-        )
-    submit = merge(
+        return Submit(first.path, JSON, msgspec.json.encode(fields))
+    return merge(
         [call.work.fragment for call in calls if isinstance(call.work, Training)],
         model_id=model_id,
         seq_id=batch.seq_id,
@@ -134,14 +199,6 @@ def encode(
         loss_fn_config=first.loss_fn_config,
         forward_only=first.forward_only,
         flavour=first.fragment.flavour,
-    )
-    return Ask(
-        operation=Operation.SUBMIT,
-        path=submit.path,
-        body=submit.body,
-        content_type=submit.content_type,
-        identity=identity,
-        repeatable=repeatable,
     )
 
 
@@ -153,20 +210,46 @@ def accept_of(call: Call) -> str:
     return JSON
 
 
-def read(
-    response: Response, calls: Sequence[Call], *, batch_id: str
-) -> Sequence[Share | dict[str, object]]:
+def read(response: Response, calls: Sequence[Call], *, batch_id: str) -> Sequence[Answered]:
     """Split the answer of one request into one for each call, in order.
 
     Raises:
         UpstreamFault: it is not an answer to this request.
     """
-    if isinstance(calls[0].work, Order):
-        return [json_of(response)]
-    output = decode_output(response.body, response.content_type)
+    first = calls[0].work
+    if isinstance(first, Order):
+        return [response if first.of_sdk else json_of(response)]
+    if len(calls) == 1 and first.of_sdk:
+        return [_named(response, response.body, batch_id, calls, 0)]
     counts = [call.item.datums for call in calls]
+    output = decode_output(response.body, response.content_type)
     parts = split(output, counts)
-    return [
+    shares: list[Answered] = [
         Share(part, batch_id, len(calls), sum(counts), index, output.metrics)
         for index, part in enumerate(parts)
     ]
+    of_sdk = [
+        (index, call.work.of_sdk)
+        for index, call in enumerate(calls)
+        if isinstance(call.work, Training) and call.work.of_sdk
+    ]
+    if of_sdk and is_protobuf(response.content_type):
+        pieces = split_protobuf(response.body, counts)
+        for index, training in of_sdk:
+            body = own_answer(pieces[index], training)
+            shares[index] = _named(response, body, batch_id, calls, index)
+    else:
+        for index, _ in of_sdk:
+            body = own_json_answer(parts[index])
+            shares[index] = _named(response, body, batch_id, calls, index)
+    return shares
+
+
+def _named(
+    response: Response, body: bytes, batch_id: str, calls: Sequence[Call], index: int
+) -> Response:
+    """An answer for an SDK, with the name of the request that carried it."""
+    datums = sum(call.item.datums for call in calls)
+    said = f"{batch_id}; requests={len(calls)}; datums={datums}; index={index}"
+    headers = {"content-type": response.headers.get("content-type", JSON), BATCH_HEADER: said}
+    return replace(response, headers=headers, body=body)

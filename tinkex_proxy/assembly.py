@@ -19,7 +19,7 @@ from tinkex_proxy.api.asgi import ASGIApp
 from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
-from tinkex_proxy.api.sdk import sdk_routes
+from tinkex_proxy.api.sdk import SdkRouteSettings, sdk_routes
 from tinkex_proxy.config import Settings, masked
 from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.breaker import GateSettings
@@ -125,7 +125,14 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
         operations,
         [
             *plain_routes(services),
-            *sdk_routes(services, request_timeout_s=settings.upstream.request_timeout_s),
+            *sdk_routes(
+                services,
+                SdkRouteSettings(
+                    lanes=settings.sdk.mode == "lane",
+                    coalesce=settings.sdk.coalesce,
+                    request_timeout_s=settings.upstream.request_timeout_s,
+                ),
+            ),
         ],
         lifespan=_lifespan(services, readiness, transport, tasks),
         bind_host=settings.server.host,

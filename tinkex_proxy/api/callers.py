@@ -10,7 +10,7 @@ from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest,
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
-__all__ = ["CallerLeft", "Wishes", "digest_of", "key_of", "wait_for", "wishes_of"]
+__all__ = ["CallerLeft", "Wishes", "coalesce_of", "digest_of", "key_of", "wait_for", "wishes_of"]
 
 MAX_KEY_LENGTH = 255
 
@@ -58,16 +58,25 @@ def wishes_of(headers: Mapping[str, str], *, default_timeout_s: float | None) ->
         raise InvalidRequest(
             f"Idempotency-Key has {len(key)} characters; the limit is {MAX_KEY_LENGTH}."
         )
-    coalesce = headers.get("x-tinkex-coalesce", "on").strip().lower()
-    if coalesce not in {"on", "off"}:
-        raise InvalidRequest(f"X-Tinkex-Coalesce is {coalesce!r}; say on or off.")
     prefers = {p.strip().lower() for p in headers.get("prefer", "").split(",")}
     return Wishes(
         timeout_s=_seconds(headers.get("x-request-timeout"), default_timeout_s),
         idempotency_key=key,
         respond_async="respond-async" in prefers,
-        coalesce=coalesce == "on",
+        coalesce=coalesce_of(headers, default=True),
     )
+
+
+def coalesce_of(headers: Mapping[str, str], *, default: bool) -> bool:
+    """Whether a call may share a request: `X-Tinkex-Coalesce`, or what holds without it.
+
+    Raises:
+        InvalidRequest: it is neither on nor off.
+    """
+    said = headers.get("x-tinkex-coalesce", "").strip().lower()
+    if said not in {"", "on", "off"}:
+        raise InvalidRequest(f"X-Tinkex-Coalesce is {said!r}; say on or off.")
+    return said == "on" if said else default
 
 
 def _seconds(said: str | None, default_s: float | None) -> float | None:

@@ -1,71 +1,57 @@
-"""The official SDKs, unmodified: `/api/v1/*` is passed on as it comes, and back.
+"""The official SDKs, unmodified: everything under `/api/v1/`.
 
-`TINKER_BASE_URL=http://localhost:8465` is all a user of the SDK sets. Method, path, query,
-end-to-end headers and body go up as they are, compressed bodies included, and the answer comes back
-the same way, in the pieces it arrives in; long polls are held; nothing is decoded. What the proxy
-adds is the breaker of the caller's key, metrics, and refusals that the SDK can bear:
-
-* a submit or a question is answered 503 with a jittered `Retry-After` of at most a minute, which
-  SDK 0.38 obeys to the second (so without jitter all its clients would come back at once);
-* a poll is held and then answered 408 with `try_again`: answered 503, the SDK asks again at once,
-  470 times a second and future (measured on 0.38.0);
-* heartbeats always go up, because a session that misses them takes its models with it.
-
-Errors of ours have the upstream's own shape, `{"detail": …}`.
+`TINKER_BASE_URL=http://localhost:8465` is all a user of the SDK sets. Training calls join their
+model's lane (`sdk_lane.py`; `sdk.mode = "transparent"` switches it off), all else is relayed as it
+comes (`relay.py`) under the breaker of the caller's key, and refusals are such as the SDK obeys
+(`sdk_refusals.py`). Heartbeats always go up, because a session that misses them takes its models
+with it. While the proxy shuts down, polls go on too: what was taken on is still delivered.
 """
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from tinkex_proxy.api.asgi import (
-    Receive,
-    Scope,
-    Send,
-    headers_of,
-    read_body,
-    send_answer,
-    too_large,
-)
+from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
 from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
-from tinkex_proxy.api.problems import status_of
+from tinkex_proxy.api.compression import inflated
+from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
+from tinkex_proxy.api.sdk_lane import LANE_CALLS, LaneCalls, Request
+from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, refusal, try_again
+from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import CircuitOpen, Draining, ProxyError
+from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import CallEnded
 from tinkex_proxy.runtime.ledger import Answer
-from tinkex_proxy.runtime.transport import Passed, Passing
-from tinkex_proxy.runtime.upstream import Unanswered, Upstream
+from tinkex_proxy.runtime.transport import Passing
+from tinkex_proxy.runtime.upstream import Unanswered
 
-__all__ = ["SdkRoute", "operation_of", "sdk_routes"]
+__all__ = ["SdkRoute", "SdkRouteSettings", "operation_of", "sdk_routes"]
 
-# Bodies up to this size are read before they are sent; longer ones go up as they come.
-WHOLE_BYTES = 1024 * 1024
-# A held poll ends before the 45 s after which the SDK asks for it anew.
-MAX_HOLD_S = 40.0
-MAX_RETRY_AFTER_S = 60.0
 # The SDK's own polls are abandoned after 90 s, SkyRL holds them for 300 s.
 POLL_TIMEOUT_S = 330.0
-
-# RFC 9110 §7.6.1, and what the next hop's client sets for itself.
-_HOP_BY_HOP = frozenset(
-    {
-        "connection",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+_BASE = "/api/v1/"
 _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
+# Relayed calls whose body or answer the proxy has to see in lane mode.
+_LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdkRouteSettings:
+    """What holds for every SDK call.
+
+    Attributes:
+        lanes: whether training calls join lanes.
+        coalesce: whether they share requests where they do not say.
+        request_timeout_s: how long the head of an answer is waited for, polls apart.
+    """
+
+    lanes: bool
+    coalesce: bool
+    request_timeout_s: float
 
 
 def operation_of(method: str, path: str) -> Operation:
@@ -83,42 +69,99 @@ class SdkRoute:
 
     Args:
         services: accounts, clock, hub.
-        request_timeout_s: how long the head of an answer is waited for, polls apart.
+        settings: what holds for every call.
     """
 
-    def __init__(self, services: Services, *, request_timeout_s: float) -> None:
+    def __init__(self, services: Services, settings: SdkRouteSettings) -> None:
         self._services = services
-        self._request_timeout_s = request_timeout_s
+        self._settings = settings
+        self._lanes = LaneCalls(services.ledger, coalesce=settings.coalesce)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on and its answer back."""
+        """Answer one request."""
         services = self._services
         operation = operation_of(str(scope["method"]), str(scope["path"]))
         began, code = services.clock.now(), "ok"
         try:
-            await self._pass(operation, scope, receive, send)
+            if services.draining and operation in {Operation.SUBMIT, Operation.QUERY}:
+                raise Draining(
+                    "The proxy is shutting down and takes no new calls.", retry_after_s=1.0
+                )
+            await self._answer(operation, scope, receive, send)
         except CallerLeft:
             code = "withdrawn"
         except ProxyError as error:
             code = error.code
-            await send_answer(send, _refusal(error), {})
+            await send_answer(send, refusal(error), {})
         finally:
             took = services.clock.now() - began
             services.hub.tell(CallEnded(f"sdk_{operation.value}", code, took))
 
-    async def _pass(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._services.draining:
-            raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
+    async def _answer(
+        self, operation: Operation, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         headers = headers_of(scope)
-        passing = await self._passing(operation, scope, headers, receive)
-        account = self._services.accounts.of(key_of(headers))
-        relaying = asyncio.get_running_loop().create_task(
-            self._relay(account.upstream, operation, passing, send)
+        key = key_of(headers)
+        name = str(scope["path"]).removeprefix(_BASE)
+        max_bytes = self._services.settings.max_body_bytes
+        body: bytes | None = None
+        if self._looks_at(scope, name):
+            body = await read_body(headers, receive, max_bytes)
+        passing = await passing_of(
+            scope,
+            headers,
+            receive,
+            max_bytes=max_bytes,
+            timeout_s=self._timeout_s(operation),
+            body=body,
         )
-        account.serve(relaying)
+        account = self._services.accounts.of(key)
+        if (this := asyncio.current_task()) is not None:
+            account.serve(this)  # busy: it must not be dropped while this call is under way
+        seen: Seen | None = None
+        if body is not None:
+            request = Request(name, headers, inflated(headers, body, max_bytes), account)
+            answer = await self._over_lanes(request, receive)
+            if answer is not None:
+                await send_answer(send, answer, {})
+                return
+            seen = seen_of(name, account, request.body, max_body_bytes=max_bytes)
+        await self._relay(operation, account, passing, receive, send, seen)
+
+    def _looks_at(self, scope: Scope, name: str) -> bool:
+        """Whether a call joins a lane, or has to be seen for the lanes' sake."""
+        if not self._settings.lanes or scope["method"] != "POST":
+            return False
+        return name in LANE_CALLS or name in _LOOKED_AT
+
+    def _timeout_s(self, operation: Operation) -> float:
+        return POLL_TIMEOUT_S if operation is Operation.POLL else self._settings.request_timeout_s
+
+    async def _over_lanes(self, request: Request, receive: Receive) -> Answer | None:
+        """The answer to a call that concerns a lane; None to one that is relayed."""
+        if request.name in LANE_CALLS:
+            return await self._lanes.submit(request, receive)
+        if request.name == "retrieve_future":
+            return await self._lanes.retrieve(request, receive)
+        if request.name == "session_heartbeat":
+            request.account.beat(beat_of(request.body))
+        return None
+
+    async def _relay(
+        self,
+        operation: Operation,
+        account: Account,
+        passing: Passing,
+        receive: Receive,
+        send: Send,
+        seen: Seen | None,
+    ) -> None:
+        """Pass a request on and its answer back, for as long as its caller stays."""
+        loop = asyncio.get_running_loop()
+        relaying = loop.create_task(self._relay_or_hold(account, operation, passing, send, seen))
         gone: asyncio.Task[None] | None = None
         if isinstance(passing.body, bytes):  # else its pieces are still being received
-            gone = asyncio.get_running_loop().create_task(_hung_up(receive))
+            gone = loop.create_task(hung_up(receive))
         try:
             tasks = [relaying] if gone is None else [relaying, gone]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -130,127 +173,30 @@ class SdkRoute:
                 if task is not None:
                     task.cancel()
 
-    async def _relay(
-        self, upstream: Upstream, operation: Operation, passing: Passing, send: Send
+    async def _relay_or_hold(
+        self,
+        account: Account,
+        operation: Operation,
+        passing: Passing,
+        send: Send,
+        seen: Seen | None,
     ) -> None:
-        """Send, or hold a poll that cannot be sent now and tell it to come again."""
-        begun = False
+        """Relay, or hold a poll that cannot be sent now and tell it to come again."""
         try:
-            async with upstream.relay(operation, passing) as passed:
-                begun = True
-                await _pass_back(passed, send)
+            await relay(account.upstream, operation, passing, send, seen=seen)
         except CircuitOpen as error:
             if operation is not Operation.POLL:
                 raise
-            await self._hold(passing, error.detail, error.retry_after_s or 1.0, send)
+            reason, seconds = error.detail, error.retry_after_s or 1.0
         except Unanswered as silence:
-            if begun:
-                raise CallerLeft from None  # half an answer is out: only cutting it off is honest
-            detail = f"The upstream did not answer ({silence.detail})."
+            reason, seconds = f"The upstream did not answer ({silence.detail}).", 2.0
             if operation is not Operation.POLL:
-                raise CircuitOpen(detail, retry_after_s=1.0) from None
-            await self._hold(passing, detail, 2.0, send)
-
-    async def _hold(self, passing: Passing, reason: str, seconds: float, send: Send) -> None:
-        await self._services.clock.sleep(min(seconds, MAX_HOLD_S))
-        body = {
-            "type": "try_again",
-            "request_id": _request_id(passing.body),
-            "queue_state": "paused_capacity",
-            "queue_state_reason": reason,
-        }
-        await send_answer(send, Answer(408, msgspec.json.encode(body)), {})
-
-    async def _passing(
-        self, operation: Operation, scope: Scope, headers: Mapping[str, str], receive: Receive
-    ) -> Passing:
-        polls = operation is Operation.POLL
-        max_bytes = self._services.settings.max_body_bytes
-        announced = headers.get("content-length", "")
-        size = int(announced) if announced.isdigit() else 0
-        if size > max_bytes:
-            raise too_large(size, max_bytes)
-        body: bytes | AsyncIterator[bytes]
-        if size > WHOLE_BYTES:
-            body = _pieces(receive)
+                raise CircuitOpen(reason, retry_after_s=1.0) from None
         else:
-            body = await read_body(headers, receive, max_bytes)
-        return Passing(
-            str(scope["method"]),
-            _target(scope),
-            _end_to_end(scope, keep_length=not isinstance(body, bytes)),
-            body,
-            POLL_TIMEOUT_S if polls else self._request_timeout_s,
-        )
-
-
-async def _pass_back(passed: Passed, send: Send) -> None:
-    """Head first, then each piece as it comes."""
-    dropped = {*_HOP_BY_HOP, *_named_in_connection(passed.headers), "date"}  # uvicorn dates it
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in passed.headers
-        if name.lower() not in dropped
-    ]
-    await send({"type": "http.response.start", "status": passed.status, "headers": headers})
-    async for piece in passed.body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _refusal(error: ProxyError) -> Answer:
-    headers = {}
-    if error.retry_after_s is not None:
-        spread = random.uniform(1.0, 1.5)  # noqa: S311 - jitter, not a secret
-        seconds = min(MAX_RETRY_AFTER_S, max(1.0, error.retry_after_s * spread))
-        headers["retry-after"] = f"{seconds:.0f}"
-    return Answer(status_of(error), msgspec.json.encode({"detail": error.detail}), headers)
-
-
-def _target(scope: Scope) -> str:
-    """Path and query as they came, escapes included."""
-    raw, query = scope.get("raw_path"), scope.get("query_string")
-    path = raw.decode("latin-1") if isinstance(raw, bytes) else str(scope["path"])
-    return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
-
-
-def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[str, str]]:
-    raw = scope["headers"]
-    pairs = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in (raw if isinstance(raw, list | tuple) else ())
-    ]
-    dropped = {*_HOP_BY_HOP, *_named_in_connection(pairs)}
-    if not keep_length:
-        dropped.add("content-length")  # the client sets it from the body it is given
-    return [
-        (name, value)
-        for name, value in pairs
-        if name not in dropped and not name.startswith("x-tinkex-")
-    ]
-
-
-def _named_in_connection(headers: object) -> set[str]:
-    pairs = headers if isinstance(headers, list | tuple) else ()
-    said = [value for name, value in pairs if name.lower() == "connection"]
-    return {token.strip().lower() for value in said for token in value.split(",")}
-
-
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        piece = message.get("body", b"")
-        if isinstance(piece, bytes) and piece:
-            yield piece
-        if not message.get("more_body", False):
             return
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        await self._services.clock.sleep(min(seconds, MAX_HOLD_S))
+        answer = try_again(_request_id(passing.body), "paused_capacity", reason)
+        await send_answer(send, answer, {})
 
 
 def _request_id(body: object) -> str | None:
@@ -264,6 +210,6 @@ def _request_id(body: object) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def sdk_routes(services: Services, *, request_timeout_s: float) -> list[BaseRoute]:
+def sdk_routes(services: Services, settings: SdkRouteSettings) -> list[BaseRoute]:
     """Everything under `/api/v1`, whatever its method."""
-    return [Route("/api/v1/{path:path}", SdkRoute(services, request_timeout_s=request_timeout_s))]
+    return [Route("/api/v1/{path:path}", SdkRoute(services, settings))]

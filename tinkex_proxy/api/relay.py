@@ -1,0 +1,185 @@
+"""Passing a request on as it came, and its answer back: nothing is decoded, all is streamed.
+
+Method, path, query, end-to-end headers and body go up as they are, compressed bodies included, and
+the answer comes back the same way, in the pieces it arrives in; long polls are held. Where the
+proxy has to see an answer (`Seen`), that one is asked for uncompressed and read whole.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+
+from tinkex_proxy.api.asgi import CallerLeft, Receive, Scope, Send, read_body, too_large
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.runtime.transport import Passed, Passing
+from tinkex_proxy.runtime.upstream import Unanswered, Upstream
+
+__all__ = ["Seen", "hung_up", "passing_of", "relay"]
+
+# Bodies up to this size are read before they are sent; longer ones go up as they come.
+WHOLE_BYTES = 1024 * 1024
+
+# RFC 9110 section 7.6.1, and what the next hop's client sets for itself.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+# Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
+Seen = Callable[[bytes], bytes]
+
+
+async def relay(
+    upstream: Upstream,
+    operation: Operation,
+    passing: Passing,
+    send: Send,
+    *,
+    seen: Seen | None = None,
+) -> None:
+    """Send a request up and its answer down.
+
+    Args:
+        upstream: under whose key and breaker.
+        operation: how the exchange is judged.
+        passing: the request.
+        send: takes the answer.
+        seen: shown the body of a good answer, which is then read whole.
+
+    Raises:
+        CircuitOpen: the breaker is open; nothing was sent.
+        Unanswered: no answer came; nothing was sent down.
+        CallerLeft: the answer broke off; half of it is out, so only cutting it off is honest.
+    """
+    if seen is not None:
+        headers = [(n, v) for n, v in passing.headers if n != "accept-encoding"]
+        passing = replace(passing, headers=[*headers, ("accept-encoding", "identity")])
+    begun = False
+    try:
+        async with upstream.relay(operation, passing) as passed:
+            good = 200 <= passed.status < 300
+            answer = await _shown(passed, seen) if seen is not None and good else passed
+            begun = True
+            await _pass_back(answer, send)
+    except Unanswered:
+        if begun:
+            raise CallerLeft from None
+        raise
+
+
+async def passing_of(
+    scope: Scope,
+    headers: Mapping[str, str],
+    receive: Receive,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    body: bytes | None = None,
+) -> Passing:
+    """The request to pass on.
+
+    Args:
+        scope: what it came as.
+        headers: its headers by name.
+        receive: gives its body.
+        max_bytes: longest body taken.
+        timeout_s: how long the head of an answer is waited for.
+        body: its body, where that has been read.
+
+    Raises:
+        CallerLeft: the body was cut off.
+        PayloadTooLarge: it is longer than `max_bytes`.
+    """
+    announced = headers.get("content-length", "")
+    size = int(announced) if announced.isdigit() else 0
+    if size > max_bytes:
+        raise too_large(size, max_bytes)
+    whole: bytes | AsyncIterator[bytes]
+    if body is not None:
+        whole = body
+    elif size > WHOLE_BYTES:
+        whole = _pieces(receive)
+    else:
+        whole = await read_body(headers, receive, max_bytes)
+    named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
+    return Passing(str(scope["method"]), _target(scope), named, whole, timeout_s)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Wait until the caller has hung up; its body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _shown(passed: Passed, seen: Seen) -> Passed:
+    whole = seen(b"".join([piece async for piece in passed.body]))
+    headers = [(n, v) for n, v in passed.headers if n.lower() != "content-length"]
+    return Passed(passed.status, [*headers, ("content-length", str(len(whole)))], _once(whole))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _pass_back(passed: Passed, send: Send) -> None:
+    """Head first, then each piece as it comes."""
+    dropped = {*_HOP_BY_HOP, *_named_in_connection(passed.headers), "date"}  # uvicorn dates it
+    headers = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in passed.headers
+        if name.lower() not in dropped
+    ]
+    await send({"type": "http.response.start", "status": passed.status, "headers": headers})
+    async for piece in passed.body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _target(scope: Scope) -> str:
+    """Path and query as they came, escapes included."""
+    raw, query = scope.get("raw_path"), scope.get("query_string")
+    path = raw.decode("latin-1") if isinstance(raw, bytes) else str(scope["path"])
+    return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
+
+
+def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[str, str]]:
+    raw = scope["headers"]
+    pairs = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in (raw if isinstance(raw, list | tuple) else ())
+    ]
+    dropped = {*_HOP_BY_HOP, *_named_in_connection(pairs)}
+    if not keep_length:
+        dropped.add("content-length")  # the client sets it from the body it is given
+    return [
+        (name, value)
+        for name, value in pairs
+        if name not in dropped and not name.startswith("x-tinkex-")
+    ]
+
+
+def _named_in_connection(headers: object) -> set[str]:
+    pairs = headers if isinstance(headers, list | tuple) else ()
+    said = [value for name, value in pairs if name.lower() == "connection"]
+    return {token.strip().lower() for value in said for token in value.split(",")}
+
+
+async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerLeft
+        piece = message.get("body", b"")
+        if isinstance(piece, bytes) and piece:
+            yield piece
+        if not message.get("more_body", False):
+            return

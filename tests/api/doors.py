@@ -1,7 +1,7 @@
 """What stands before a server in the tests of the SDK: a counter, and a switch."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,18 +22,28 @@ class Door:
 
     app: Asgi
     passages: list[Passage] = field(default_factory=list)
+    bodies: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":  # the app's start and end are its server's business
             raise NotImplementedError
         name = scope["path"].rpartition("/")[2]
+        body = bytearray()
+
+        async def reading():
+            message = await receive()
+            if message["type"] == "http.request":
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    self.bodies[name].append(bytes(body))
+            return message
 
         async def noting(message) -> None:
             if message["type"] == "http.response.start":
                 self.passages.append(Passage(name, message["status"]))
             await send(message)
 
-        await self.app(scope, receive, noting)
+        await self.app(scope, reading, noting)
 
     def asked(self, since: int = 0) -> Counter[str]:
         """How often each call was asked for since so many had been."""

@@ -18,6 +18,7 @@ from tests.e2e.environments import (
 from tests.e2e.processes import Server, running
 
 KEY = "tml-dummy"
+TAKEN = 'POST /api/v1/forward_backward HTTP/1.1" 200'  # SkyRL's log of a submit it took
 MODES = ("transparent", "lane")
 ENGINE_READY_S = 180.0  # measured 7 to 16 s; a busy CI machine is slower
 ANSWER_READY_S = 30.0

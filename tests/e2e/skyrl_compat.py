@@ -1,10 +1,11 @@
 """Let SkyRL 0.4.0, which goes with SDK 0.25, answer SDK 0.38 too: the wire has moved on since.
 
-Both additions answer only what 0.4.0 as it is cannot; nothing else is touched:
+The additions answer only what 0.4.0 as it is cannot; nothing else is touched:
 
 * SDK 0.26 and later want an id for each sample in the promise of `asample`;
 * SDK 0.38 makes a model from a checkpoint with one `load_weights` that has a session instead of a
-  model, and derives the model's id itself.
+  model, and derives the model's id itself;
+* it also says when it closes a session, and takes a 404 for a failure.
 """
 
 import json
@@ -19,9 +20,10 @@ LOAD = "/api/v1/load_weights"
 
 
 def install(api: Any) -> None:
-    """Add both to the application of `skyrl.tinker.api`."""
+    """Add them to the application of `skyrl.tinker.api`."""
     _name_samples(api.app)
     _create_from_checkpoint(api)
+    _finish_sessions(api.app)
 
 
 def _name_samples(app: Any) -> None:
@@ -51,6 +53,14 @@ def _create_from_checkpoint(api: Any) -> None:
 
     api.app.add_api_route(LOAD, load_weights, methods=["POST"])
     routes.insert(0, routes.pop())
+
+
+def _finish_sessions(app: Any) -> None:
+    """Hear it; the session ends, as with older SDKs, when its heartbeats do."""
+
+    @app.post("/api/v1/sessions/{session_id}/finish")
+    async def finish(session_id: str) -> dict[str, str]:
+        return {"type": "session_finish"}
 
 
 async def _create(api: Any, session: AsyncSession, body: dict[str, Any]) -> str:

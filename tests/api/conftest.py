@@ -9,6 +9,7 @@ import httpx
 import pytest
 import uvicorn
 
+from tests.api.recorder import Recorder
 from tinkex_proxy.api.listener import ListeningServer, listen_tcp, url_of
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
@@ -115,3 +116,20 @@ async def upstream() -> AsyncIterator[Callable[..., Awaitable[str]]]:
 async def proxy(start: Start, upstream: Callable[..., Awaitable[str]]) -> Running:
     """A proxy with defaults in front of a sandbox with defaults."""
     return await start(await upstream())
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    recording = Recorder()
+    server = await asyncio.start_server(recording.serve, "127.0.0.1", 0, limit=2**20)
+    recording.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield recording
+    server.close()
+
+
+@pytest.fixture(params=["pyqwest", "httpx"])
+async def passing(start, recorder, request):
+    """A proxy in transparent mode in front of the recorder, over either transport."""
+    return await start(
+        recorder.url, upstream={"transport": request.param}, sdk={"mode": "transparent"}
+    )

@@ -14,6 +14,7 @@ from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
+from tinkex_proxy.runtime.work import Order
 from tinkex_proxy.wire.datum import Flavour
 
 
@@ -193,3 +194,68 @@ async def test_draining_reaches_every_lane(account) -> None:
     account.drain()
     assert model.driver.lane._draining
     await asyncio.sleep(0)
+
+
+async def test_an_sdks_model_gets_its_lane_when_the_first_call_comes(account) -> None:
+    account.expect({"model_id": "m", "rank": 8}, "m", "s9")
+    assert account.models == {}
+    model = account.model("m")
+    assert (model.facts["rank"], model.session_id, model.of_sdk) == (8, "s9", True)
+    assert account.found("m") is model
+    assert account.found("other") is None
+
+
+async def test_models_of_sdks_that_are_gone_are_forgotten(account) -> None:
+    """An SDK never says goodbye: no heartbeat and no call for a quarter of an hour says it."""
+    ours = account.adopt({}, "ours", "s1")
+    account.adopt({}, "silent", "s8", of_sdk=True)
+    account.adopt({}, "beating", "s9", of_sdk=True)
+    waiting = account.adopt({}, "waiting", "s8", of_sdk=True)
+    waiting.make(Order("/api/v1/optim_step", {}))
+    account.tools.clock.advance(account_module.SDK_SILENCE_S + 1)
+    account.beat("s9")
+    account.sweep()
+    assert set(account.models) == {"ours", "beating", "waiting"}
+    assert ours.gone is None
+
+
+async def test_what_is_remembered_by_name_is_bounded_and_the_newest_stays(
+    account, monkeypatch
+) -> None:
+    monkeypatch.setattr(account_module, "MAX_NAMES", 2)
+    for name in ("a", "b", "c"):
+        account.relay(name)
+        account.expect({}, name, "s")
+        account.beat(name)
+    assert [account.is_relayed(name) for name in ("a", "b", "c")] == [False, True, True]
+    assert account.found("a") is None
+    assert account.found("c") is not None
+    account.beat("b")
+    account.beat("d")
+    assert list(account._beats) == ["b", "d"]
+
+
+async def test_limits_that_could_not_be_read_are_asked_for_again(bench, service) -> None:
+    """And reach the lanes that there are by then."""
+    upstream, _ = bench.upstream(service)
+    settings = AccountSettings(limits=Limits(), flavour=Flavour.JSON)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock),
+        poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=bench.clock,
+        hub=bench.hub,
+    )
+    account = Account("k", upstream, tools, settings)
+    good = service.answers["client/config"]
+    service.answers["client/config"] = lambda: service.reply(503)
+    await account.learn()
+    assert (account.learned, account.limits.max_datums) == (False, 1024)
+    model = account.adopt({}, "m", "s", of_sdk=True)
+    service.answers["client/config"] = good
+    await account.learn()
+    await account.learn()
+    assert (account.learned, account.limits.max_datums) == (True, 5)
+    assert model.driver.lane._limits.max_datums == 5
+    assert service.count("client/config") == 4

@@ -39,9 +39,16 @@ async def test_the_flavour_is_found_out_by_requests_nobody_can_run(
 async def test_limits_are_the_upstreams_or_the_sdks(bench, reply) -> None:
     told, _ = bench.upstream([reply(200, {"fwdbwd_max_chunk_len": 7, "more": 1})])
     assert await ask_limits(told, bench.clock) == UpstreamLimits(7, 5_000_000)
-    for answers in ([reply(404, b"Not Found")], lambda _: Fault.RESET):
-        silent, _ = bench.upstream(answers)
+    for answer in (reply(404, b"Not Found"), reply(200, {"fwdbwd_max_chunk_len": None})):
+        silent, _ = bench.upstream([answer])
         assert await ask_limits(silent, bench.clock) == UpstreamLimits(1024, 5_000_000)
+
+
+async def test_limits_that_cannot_be_read_now_are_not_made_up(bench, reply) -> None:
+    """A passing fault must not drop the upstream's limits for as long as we run."""
+    for answer in (Fault.RESET, reply(503), reply(429), reply(401)):
+        away, _ = bench.upstream(lambda _, answer=answer: answer)
+        assert await ask_limits(away, bench.clock) is None
 
 
 def test_limits_are_lowered_never_raised() -> None:

@@ -61,6 +61,42 @@ async def test_a_failed_request_fails_for_good_with_its_category(bench, reply) -
     assert caught.value.category == "user"
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": "boom"}, "boom"),
+        ({"error": {"message": "boom"}}, '"message":"boom"'),
+        ({"status": "failed", "error": {"code": 7}}, '"code":7'),
+    ],
+)
+async def test_whoever_has_an_error_has_no_result(bench, reply, body, said) -> None:
+    """As in the SDK: an error without a category is a failure of an unknown one."""
+    with pytest.raises(UpstreamFailed, match=said) as caught:
+        await result(bench, [reply(200, body)])
+    assert caught.value.category == "unknown"
+
+
+async def test_pending_is_not_a_result(bench, reply) -> None:
+    response, _, _ = await result(bench, [reply(200, {"status": "pending"}), reply(200, {"a": 1})])
+    assert response.body == b'{"a":1}'
+
+
+async def test_a_fault_after_a_long_outage_does_not_lose_the_result(bench, reply) -> None:
+    """The 300 s that a 500 may last begin with the 500, not with the outage before it."""
+    away = [Fault.CONNECT] * 30
+    response, _, _ = await result(bench, [*away, reply(500), reply(200, {"a": 1})])
+    assert response.body == b'{"a":1}'
+    assert sum(bench.clock.slept) > 300
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_gateways_word_is_waited_out_like_an_outage(bench, reply, status) -> None:
+    answers = [*[reply(status)] * 60, reply(200, {"a": 1})]
+    response, _, _ = await result(bench, answers)
+    assert response.body == b'{"a":1}'
+    assert sum(bench.clock.slept) > 600
+
+
 async def test_a_400_is_spurious_three_times_and_then_the_failure(bench, reply) -> None:
     answers = [reply(400, {"detail": "rank too big"})] * 3 + [reply(200, {})]
     response, _, _ = await result(bench, answers)

@@ -17,7 +17,7 @@ from tinkex_proxy.errors import (
     UpstreamRefused,
 )
 from tinkex_proxy.runtime.events import Note
-from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
@@ -25,6 +25,7 @@ from tinkex_proxy.runtime.transport import Request, Response
 from tinkex_proxy.runtime.work import Order, Training
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import Fragment
+from tinkex_proxy.wire.sdk import SdkOrder
 
 LIMITS = Limits(linger_s=0.005, idle_s=0.0)
 
@@ -283,3 +284,38 @@ async def test_draining_lets_nothing_linger(bench, service) -> None:
     driver.drain()
     assert len(await answers(calls)) == 1
     assert len(service.submits) == 1
+
+
+async def test_of_several_requests_the_one_held_back_is_shown(driver) -> None:
+    """One that ends must not hide what another waits for."""
+    active, full = QueueState("active", None), QueueState("paused_capacity", "full")
+    driver._states = {1: active, 2: full, 3: QueueState("paused_rate_limit", "slow")}
+    assert driver.queue_state is full
+    del driver._states[2], driver._states[3]
+    assert driver.queue_state is active
+
+
+async def test_closing_fails_what_is_still_on_its_way_to_the_lane_too(driver) -> None:
+    """A call of an SDK that waits for an earlier number is on no queue of the lane."""
+    order = SdkOrder("m", 2, {}, b"{}")
+    call = driver.make(Order("/api/v1/optim_step", {}, of_sdk=order))
+    assert not driver.idle
+    driver.close(ModelGone("gone"))
+    for waiting in (call.answer, call.admitted):
+        with pytest.raises(ModelGone):
+            await waiting
+    assert driver.idle
+
+
+async def test_an_sdk_learns_when_its_call_is_admitted_and_gets_the_upstreams_answer(
+    driver, service
+) -> None:
+    """Under its own number the request goes as it came; under another, only that differs."""
+    body = b'{ "seq_id":1, "model_id":"m", "type" : "optim_step" }'
+    order = SdkOrder("m", 1, {"type": msgspec.Raw(b'"optim_step"')}, body)
+    works = [Order("/api/v1/optim_step", order.fields, of_sdk=order)] * 2
+    first, second = driver.put(works, deadline=None)
+    assert (await first.admitted).body == b'{"request_id":"0"}'
+    answer = await second.answer
+    assert isinstance(answer, Response)
+    assert msgspec.json.decode(answer.body) == {"type": "optim_step", "seq": 2}

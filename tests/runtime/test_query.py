@@ -1,7 +1,7 @@
 import pytest
 
 from tinkex_proxy.core.outcome import Fault
-from tinkex_proxy.errors import UpstreamFault, UpstreamUnreachable
+from tinkex_proxy.errors import UpstreamFault, UpstreamThrottled, UpstreamUnreachable
 from tinkex_proxy.runtime.query import knows_model, query
 
 
@@ -40,3 +40,19 @@ async def test_a_model_is_gone_only_if_the_upstream_says_so(bench, reply, status
     upstream, transport = bench.upstream(lambda _: reply(status))
     assert await knows_model(upstream, bench.clock, "m") is known
     assert transport.requests[0].body == b'{"model_id":"m","type":"get_info"}'
+
+
+async def test_a_throttled_question_waits_as_told_and_is_told_when_that_is_not_enough(
+    bench, reply
+) -> None:
+    upstream, _ = bench.upstream(
+        [reply(429, retry_after="7"), reply(503, retry_after="3"), reply()]
+    )
+    assert (await query(upstream, bench.clock, "/x", {})).status == 200
+    assert bench.clock.slept[0] >= 7
+    assert bench.clock.slept[1] >= 3
+    upstream, transport = bench.upstream(lambda _: reply(429, {"detail": "busy"}, retry_after="9"))
+    with pytest.raises(UpstreamThrottled, match="busy") as caught:
+        await query(upstream, bench.clock, "/x", {})
+    assert caught.value.retry_after_s == 9
+    assert len(transport.requests) == 3

@@ -65,7 +65,44 @@ async def test_no_connection_is_told_soon_and_nothing_ran(bench) -> None:
     assert isinstance(verdict, Refused)
     assert isinstance(verdict.error, UpstreamUnreachable)
     assert not verdict.doubtful
-    assert len(transport.requests) == 3
+    assert len(transport.requests) == 5
+
+
+async def test_a_call_that_an_sdk_was_promised_waits_for_an_upstream_that_is_away(
+    bench, reply
+) -> None:
+    """Through refused connections and the open breaker that comes of them."""
+    answers = [*[Fault.CONNECT] * 8, reply(200, {"request_id": "r"})]
+    verdict, transport = await submit(bench, answers, threshold=5, persistent=True)
+    assert isinstance(verdict, Admitted)
+    assert len(transport.requests) == 9
+    verdict, _ = await submit(bench, lambda _: Fault.CONNECT, persistent=True)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, UpstreamUnreachable)
+    assert sum(bench.clock.slept) >= 300
+
+
+async def test_the_upstream_may_ask_for_a_repetition(bench, reply) -> None:
+    """`x-should-retry`, as in the SDK, whose training submits go on after a `false` too."""
+    answers = [reply(400, x_should_retry="true"), reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers)
+    assert isinstance(verdict, Admitted)
+    answers = [reply(503, x_should_retry="false"), reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers)
+    assert isinstance(verdict, Admitted)
+
+
+async def test_a_redirect_is_no_callers_fault(bench, reply) -> None:
+    verdict, _ = await submit(bench, [reply(307)])
+    assert isinstance(verdict, Refused)
+    assert not verdict.bisect
+
+
+async def test_a_refusal_carries_the_upstreams_own_words(bench, reply) -> None:
+    for status in (400, 401, 409):
+        verdict, _ = await submit(bench, [reply(status, {"detail": "no"})])
+        assert isinstance(verdict, Refused)
+        assert verdict.error.upstream_said == (status, "no")
 
 
 async def test_no_connection_after_a_lost_answer_is_asked_on(bench, reply) -> None:

@@ -106,10 +106,11 @@ class Account:
         async with self._learn:
             if not self.learned:
                 theirs = await ask_limits(self.upstream, self.tools.clock)
-                self.limits = tighten(self.settings.limits, theirs)
+                if theirs is not None:
+                    self.limits = tighten(self.settings.limits, theirs)
                 if self._flavour is None:
                     self._flavour = await ask_flavour(self.upstream)
-                self.learned = self._flavour is not None
+                self.learned = theirs is not None and self._flavour is not None
                 for model in self.models.values():
                     model.driver.flavour = self.flavour
                     model.driver.lane.set_limits(self.limits)

@@ -21,6 +21,8 @@ from tinkex_proxy.wire.merge import encode_fragment, merge
 __all__ = ["UpstreamLimits", "ask_flavour", "ask_limits", "tighten"]
 
 _PATH = "/api/v1/forward_backward"
+# How an upstream says that it has no such call.
+_WITHOUT = frozenset({404, 405, 501})
 
 
 class UpstreamLimits(msgspec.Struct, frozen=True):
@@ -30,14 +32,22 @@ class UpstreamLimits(msgspec.Struct, frozen=True):
     fwdbwd_max_chunk_bytes_count: int = 5_000_000
 
 
-async def ask_limits(upstream: Upstream, clock: Clock) -> UpstreamLimits:
-    """Read `client/config`; an upstream without one has the SDK's defaults."""
+async def ask_limits(upstream: Upstream, clock: Clock) -> UpstreamLimits | None:
+    """Read `client/config`; None when it cannot be read now.
+
+    An upstream without one, or whose words make no sense, has the SDK's defaults.
+    """
+    path = "/api/v1/client/config"
     try:
-        response = await query(
-            upstream, clock, "/api/v1/client/config", {"sdk_version": SDK_VERSION}
-        )
+        response = await query(upstream, clock, path, {"sdk_version": SDK_VERSION})
+        if response.status in _WITHOUT:
+            return UpstreamLimits()
+        if response.status != 200:
+            return None
         return msgspec.json.decode(response.body, type=UpstreamLimits)
-    except (ProxyError, msgspec.DecodeError):
+    except ProxyError:
+        return None
+    except msgspec.DecodeError:
         return UpstreamLimits()
 
 

@@ -26,9 +26,10 @@ __all__ = ["Poller", "QueueState"]
 SPURIOUS_400 = 3
 # A result stays fetchable upstream, so an outage of an hour need not lose it...
 PATIENCE_S = 3600.0
-# ...but an upstream that is up and answers 5xx to this poll for so long never will answer it (SkyRL
-# 0.3.0 does so when a result holds a NaN).
+# ...but an upstream that answers 500 to this poll for so long never will answer it (SkyRL 0.3.0
+# does so when a result holds a NaN). 502 to 504 are a gateway's words for an upstream that is away.
 FAULT_PATIENCE_S = 300.0
+_GATEWAY = frozenset({502, 503, 504})
 # An upstream that answers "not yet" at once must not be asked in a tight loop: such polls are
 # spaced from 20 ms, doubling to a second.
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
@@ -46,7 +47,7 @@ class _Glance(msgspec.Struct):
     """What distinguishes the answers; msgspec skips the rest without building it."""
 
     type: str | None = None
-    error: str | None = None
+    error: object = None
     category: str | None = None
     status: str | None = None
     queue_state: str | None = None
@@ -62,6 +63,7 @@ class _Progress:
     early: int = 0
     failures: int = 0
     failing_since: float | None = None
+    faulty_since: float | None = None
     wait_s: float = 0.0
 
 
@@ -127,7 +129,8 @@ class Poller:
         """Whether `response` is the result; notes in `progress` how long to wait if not."""
         status = response.status
         if status in {200, 408}:
-            progress.failing_since, progress.failures = None, 0
+            progress.failing_since = progress.faulty_since = None
+            progress.failures = 0
             return _is_result(response, on_state)
         if status == 400:
             progress.spurious += 1
@@ -143,35 +146,38 @@ class Poller:
             )
         else:
             said = f"{status}: {detail_of(response)}"
-            patience_s = FAULT_PATIENCE_S if status >= 500 else PATIENCE_S
-            floor_s = retry_after_s(response) or 0.0
-            self._failed(progress, said, floor_s=floor_s, patience_s=patience_s)
+            if status >= 500 and status not in _GATEWAY:
+                self._check_fault(progress, said)
+            self._failed(progress, said, floor_s=retry_after_s(response) or 0.0)
         return False
+
+    def _check_fault(self, progress: _Progress, said: str) -> None:
+        """Give up on a request that the upstream stumbles over again and again."""
+        now = self._clock.now()
+        progress.faulty_since = now if progress.faulty_since is None else progress.faulty_since
+        if now - progress.faulty_since > FAULT_PATIENCE_S:
+            raise _lost(FAULT_PATIENCE_S, said)
 
     def _pace(self, progress: _Progress, held_s: float) -> None:
         progress.early = 0 if held_s >= MAX_PAUSE_S else min(progress.early + 1, 16)
         pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (progress.early - 1)) - held_s
         progress.wait_s = max(progress.wait_s, pause_s)
 
-    def _failed(
-        self,
-        progress: _Progress,
-        detail: str,
-        *,
-        floor_s: float = 0.0,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
+    def _failed(self, progress: _Progress, detail: str, *, floor_s: float = 0.0) -> None:
         now = self._clock.now()
-        if progress.failing_since is None:
-            progress.failing_since = now
-        if now - progress.failing_since > patience_s:
-            raise OutcomeUnknown(
-                f"The result could not be fetched for {patience_s:g} s (last: {detail}). "
-                "The request was admitted and may have run."
-            )
+        progress.failing_since = now if progress.failing_since is None else progress.failing_since
+        if now - progress.failing_since > PATIENCE_S:
+            raise _lost(PATIENCE_S, detail)
         draw = random.random()  # noqa: S311 - jitter, not a secret
         progress.wait_s = self._backoff.delay_s(progress.failures, draw, floor_s=floor_s)
         progress.failures += 1
+
+
+def _lost(seconds: float, detail: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"The result could not be fetched for {seconds:g} s (last: {detail}). "
+        "The request was admitted and may have run."
+    )
 
 
 def _is_result(response: Response, on_state: Callable[[QueueState], None]) -> bool:
@@ -185,6 +191,10 @@ def _is_result(response: Response, on_state: Callable[[QueueState], None]) -> bo
         if glance.queue_state is not None:
             on_state(QueueState(glance.queue_state, glance.queue_state_reason))
         return False
-    if glance.error is not None and glance.category is not None:
-        raise UpstreamFailed(glance.error, category=glance.category)
-    return glance.status != "complete_metadata"
+    if glance.error is not None:  # as in the SDK: whoever has an error has no result
+        raise UpstreamFailed(_text(glance.error), category=glance.category or "unknown")
+    return glance.status not in {"complete_metadata", "pending"}
+
+
+def _text(error: object) -> str:
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()[:500]

@@ -74,7 +74,7 @@ class LaneDriver:
         self.model_id = model_id
         self.lane = lane
         self.flavour = flavour
-        self.queue_state: QueueState | None = None
+        self._states: dict[int, QueueState] = {}
         self.batches = 0
         self.items = 0
         self._tools = tools
@@ -84,6 +84,13 @@ class LaneDriver:
         self._runner: asyncio.Task[None] | None = None
         self._wire_free_at = self.used_at = tools.clock.now()
         self._doubtful_seq: int | None = None
+
+    @property
+    def queue_state(self) -> QueueState | None:
+        """What the upstream says of the oldest request that it holds back, or of the oldest."""
+        states = list(self._states.values())
+        paused = [state for state in states if state.state != "active"]
+        return next(iter(paused or states), None)
 
     @property
     def idle(self) -> bool:
@@ -246,7 +253,7 @@ class LaneDriver:
 
     async def _collect(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> None:
         try:
-            response = await self._result(calls, verdict)
+            response = await self._result(batch, calls, verdict)
             answers = read(response, calls, batch_id=f"{self.model_id}#{batch.seq_id}")
             for call, answer in zip(calls, answers, strict=True):
                 self._calls.pop(call.item.id, None)
@@ -256,12 +263,12 @@ class LaneDriver:
             for call in calls:
                 self._fail(call.item, error)
         finally:
-            self.queue_state = None
+            self._states.pop(batch.seq_id, None)
             self.lane.settled()
             for call in calls:
                 self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
 
-    async def _result(self, calls: Sequence[Call], verdict: Admitted) -> Response:
+    async def _result(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> Response:
         if verdict.request_id is None:
             return verdict.response
         clock = self._tools.clock
@@ -269,7 +276,7 @@ class LaneDriver:
 
         def on_state(state: QueueState) -> None:
             nonlocal queued_until
-            self.queue_state = state
+            self._states[batch.seq_id] = state
             if state.state != "active":
                 queued_until = clock.now()
 

@@ -6,10 +6,16 @@ import msgspec
 
 from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.outcome import Fault, Operation
-from tinkex_proxy.errors import ProxyError, UpstreamFault, UpstreamUnreachable
+from tinkex_proxy.errors import (
+    ProxyError,
+    UpstreamFault,
+    UpstreamThrottled,
+    UpstreamUnreachable,
+)
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.submit import retry_after_s
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 
 __all__ = ["knows_model", "query"]
 
@@ -31,6 +37,7 @@ async def query(
         CircuitOpen: the breaker is open.
         UpstreamUnreachable: no connection.
         UpstreamFault: no answer, or 5xx, three times.
+        UpstreamThrottled: 429 three times, the waits it asked for observed.
     """
     ask = Ask(
         operation=operation,
@@ -38,19 +45,21 @@ async def query(
         method="GET" if fields is None else "POST",
         body=b"" if fields is None else msgspec.json.encode(fields),
     )
-    failure: UpstreamFault | UpstreamUnreachable
+    failure: ProxyError
     for attempt in range(ATTEMPTS):
+        floor_s = 0.0
         try:
             response = await upstream.ask(ask)
         except Unanswered as silence:
             failure = _error_of(path, silence)
         else:
-            if response.status < 500:
+            if response.status < 500 and response.status != 429:
                 return response
-            failure = UpstreamFault(f"{path} answered {response.status}.")
+            floor_s = retry_after_s(response) or 0.0
+            failure = _refusal_of(path, response, floor_s)
         if attempt < ATTEMPTS - 1:
             draw = random.random()  # noqa: S311 - jitter, not a secret
-            await clock.sleep(_BACKOFF.delay_s(attempt, draw))
+            await clock.sleep(_BACKOFF.delay_s(attempt, draw, floor_s=floor_s))
     raise failure
 
 
@@ -63,6 +72,13 @@ async def knows_model(upstream: Upstream, clock: Clock, model_id: str) -> bool:
     except ProxyError:
         return True
     return response.status not in {404, 410}
+
+
+def _refusal_of(path: str, response: Response, floor_s: float) -> ProxyError:
+    said = f"{path} answered {response.status}: {detail_of(response)}"
+    if response.status == 429:
+        return UpstreamThrottled(said, retry_after_s=floor_s or 1.0)
+    return UpstreamFault(said)
 
 
 def _error_of(path: str, silence: Unanswered) -> UpstreamFault | UpstreamUnreachable:

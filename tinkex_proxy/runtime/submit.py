@@ -33,9 +33,9 @@ from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 
 __all__ = ["Admitted", "Refused", "Submitter", "retry_after_s"]
 
-# A refused connection is asked again this often before the caller is told: it covers a restart of a
-# local upstream, and a caller that is told early can decide for itself.
-CONNECT_ATTEMPTS = 3
+# A refused connection is asked again this often before the caller is told: with the waits between,
+# that covers the restart of a local upstream, and is how often a breaker lets it fail.
+CONNECT_ATTEMPTS = 5
 # The SDK obeys a Retry-After up to a minute; a longer one is bad advice for a waiting caller.
 MAX_RETRY_AFTER_S = 60.0
 
@@ -77,6 +77,11 @@ class _Again:
     error: ProxyError
     may_have_run: bool
     floor_s: float = 0.0
+
+
+# Refusals that are about the key, the model or the number, so that no part of a request has earned
+# them alone.
+_OF_ALL = frozenset({401, 403, 404, 409, 410})
 
 
 class Submitter:
@@ -163,17 +168,27 @@ def _read(ask: Ask, response: Response) -> Admitted | Refused | _Again:
     status = response.status
     if 200 <= status < 300:
         return Admitted(_request_id(response), response)
+    if status in {402, 408, 429} or status >= 500:
+        return _later(ask, response)
+    refusal = _refusal(ask, response)
+    # As in the SDK, whose training submits go on after a `false` all the same.
+    if response.headers.get("x-should-retry") == "true":
+        return _Again(refusal.error, may_have_run=False, floor_s=retry_after_s(response) or 0.0)
+    return refusal
+
+
+def _later(ask: Ask, response: Response) -> _Again:
+    """An answer that is no answer yet."""
+    status, said, floor_s = response.status, detail_of(response), retry_after_s(response)
+    error: ProxyError
     if status in {402, 429}:
-        floor_s = retry_after_s(response) or 1.0
-        throttled = UpstreamThrottled(
-            f"The upstream asks to slow down ({status}: {detail_of(response)}).",
-            retry_after_s=floor_s,
+        floor_s = floor_s or 1.0
+        error = UpstreamThrottled(
+            f"The upstream asks to slow down ({status}: {said}).", retry_after_s=floor_s
         )
-        return _Again(throttled, may_have_run=False, floor_s=floor_s)
-    if status == 408 or status >= 500:
-        fault = UpstreamFault(f"{ask.path} answered {status}: {detail_of(response)}")
-        return _Again(fault, may_have_run=True, floor_s=retry_after_s(response) or 0.0)
-    return _refusal(ask, response)
+        return _Again(error, may_have_run=False, floor_s=floor_s)
+    error = UpstreamFault(f"{ask.path} answered {status}: {said}")
+    return _Again(error, may_have_run=True, floor_s=floor_s or 0.0)
 
 
 def _refusal(ask: Ask, response: Response) -> Refused:
@@ -189,7 +204,7 @@ def _refusal(ask: Ask, response: Response) -> Refused:
     else:
         error = UpstreamRefused(f"{ask.path} answered {status}: {said}")
     error.upstream_said = (status, said)
-    return Refused(error, status, bisect=status not in {401, 403, 404, 409, 410})
+    return Refused(error, status, bisect=400 <= status < 500 and status not in _OF_ALL)
 
 
 class Promise(msgspec.Struct):

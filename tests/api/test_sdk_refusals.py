@@ -30,6 +30,12 @@ SUBMITS = [
     ("POST", "asample", {"sampling_session_id": "s", "seq_id": 1}),
     ("POST", "telemetry", {"events": []}),
     ("POST", "cancel_future", {"request_id": "7"}),
+    ("POST", "create_model", {"session_id": "s", "model_seq_id": 0, "base_model": "m"}),
+]
+# In lane mode the first is for a lane, and the second for a model that the proxy does not know.
+TRAINING = [
+    ("POST", "optim_step", {"model_id": "s:train:0", "seq_id": 1, "adam_params": {}}),
+    ("POST", "save_weights", {"model_id": "s:train:0", "seq_id": 7, "path": "ck"}),
 ]
 QUERIES = [("GET", "get_server_capabilities", None), ("DELETE", "training_runs/a", None)]
 POLLS = [
@@ -65,6 +71,10 @@ class Bench:
     def trip(self) -> None:
         for _ in range(5):
             self.breaker.settle(self.breaker.acquire(), Outcome.FAILURE, "503")
+
+    def sent(self, request: tuple[str, str, object]) -> bool:
+        """Whether it went up."""
+        return any(up.path == f"/api/v1/{request[1]}" for up in self.transport.requests)
 
     async def ask(self, request: tuple[str, str, object]) -> httpx.Response:
         method, path, body = request
@@ -105,7 +115,7 @@ def asked_again(answer: httpx.Response, request: tuple[str, str, object]) -> Non
 
 
 @MODES
-@pytest.mark.parametrize("request_", REFUSED, ids=named(REFUSED))
+@pytest.mark.parametrize("request_", REFUSED + TRAINING, ids=named(REFUSED + TRAINING))
 @pytest.mark.parametrize(
     ("open_for_s", "least", "most"), [(0.2, 1, 1), (10, 10, 15), (30, 30, 45), (300, 60, 60)]
 )
@@ -116,7 +126,7 @@ async def test_open_breaker_submits_and_questions_are_told_when(
     set_up = bench(mode, **{"circuit_breaker.timeout_ms": int(open_for_s * 1000)})
     set_up.trip()
     obeyed(await set_up.ask(request_), least, most)
-    assert set_up.transport.requests == []
+    assert not set_up.sent(request_)
 
 
 @MODES
@@ -133,7 +143,7 @@ async def test_open_breaker_polls_are_held_and_told_to_ask_again(
     waited, answer = await set_up.held(request_)
     assert least - 0.01 <= waited <= most + 0.11
     asked_again(answer, request_)
-    assert set_up.transport.requests == []
+    assert not set_up.sent(request_)
 
 
 @MODES
@@ -150,7 +160,7 @@ async def test_half_open_whoever_is_no_probe_waits_too(bench, mode, request_) ->
         asked_again(answer, request_)
     else:
         obeyed(await set_up.ask(request_), 1, 60)
-    assert set_up.transport.requests == []
+    assert not set_up.sent(request_)
 
 
 @MODES

@@ -146,7 +146,7 @@ class Account:
         if model is None:
             raise ModelNotFound(
                 f"No model {model_id!r} under this API key. Create one with POST /v1/models; the "
-                "proxy keeps a model's sequence numbers, so it trains only models it has created "
+                "proxy keeps a model's sequence numbers, so it trains only models made through it "
                 "since it started.",
                 pointer="/model_id",
             )

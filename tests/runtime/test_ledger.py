@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from tinkex_proxy.errors import FutureNotFound, IdempotencyKeyReused
-from tinkex_proxy.runtime.ledger import Answer, Ledger, Retention
+from tinkex_proxy.runtime.ledger import FETCHED_KEEP_S, Answer, Ledger, Retention
 
 
 def make(bench, **retention: float) -> Ledger:
@@ -84,6 +84,25 @@ async def test_what_is_kept_is_bounded_by_age_number_and_bytes(bench, retention,
         bench.clock.advance(5 if name != "c" else 1)
     bench.clock.advance(4)
     assert [name for name in "abc" if ledger.repeated("me", name, b"")] == kept
+
+
+async def test_what_has_been_fetched_goes_sooner(bench) -> None:
+    """Results of a long run would fill the memory else; a poll that was cut off repeats soon."""
+    ledger = make(bench)
+    first, second = [ledger.start(name, "me", answer(), key=name, digest=b"") for name in "ab"]
+    ledger.fetched(first)  # not ended: nothing was sent
+    await finished(second)
+    ledger.fetched(first)
+    ledger.fetched(first)
+    bench.clock.advance(FETCHED_KEEP_S)
+    assert ledger.find("me", "a") is first
+    bench.clock.advance(1)
+    assert ledger.repeated("me", "a", b"") is None
+    assert ledger.find("me", "b") is second
+    assert ledger.running == 0
+    ledger.fetched(first)
+    bench.clock.advance(FETCHED_KEEP_S + 1)
+    assert ledger.find("me", "b") is second
 
 
 async def test_drained_waits_for_what_runs(bench) -> None:

@@ -167,6 +167,7 @@ class LaneCalls:
         if asked.allow_metadata_only and len(answer.body) >= METADATA_BYTES:
             size = {"status": "complete_metadata", "response_payload_size": len(answer.body)}
             return Answer(200, msgspec.json.encode(size))
+        self._ledger.fetched(entry)
         return answer
 
     def _read(self, request: Request) -> _Numbered | None:

@@ -4,6 +4,8 @@ Every call has an entry while it runs. When it ends, its answer is kept only if 
 for it: the call was made with `Prefer: respond-async` or an `Idempotency-Key`, or its caller left
 before the answer was there. What is kept is bounded by age, number and bytes, oldest first.
 
+An answer that an SDK has fetched is kept a little longer only: its poll may have been cut off.
+
 An entry belongs to the API key that made it; another key never sees it.
 """
 
@@ -16,6 +18,9 @@ from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.tasks import Tasks
 
 __all__ = ["Answer", "Entry", "Ledger", "Retention"]
+
+# An SDK whose poll was cut off asks again after 1, 2, 4 s, and abandons a silent one after 90 s.
+FETCHED_KEEP_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], Entry] = {}
         self._kept: dict[str, int] = {}
+        self._fetched: dict[str, float] = {}
         self._kept_bytes = 0
 
     def __len__(self) -> int:
@@ -144,6 +150,11 @@ class Ledger:
             )
         return entry
 
+    def fetched(self, entry: Entry) -> None:
+        """Note that the answer of an ended call has been sent to who will not come twice for it."""
+        if entry.id in self._kept:
+            self._fetched.setdefault(entry.id, self._clock.now())
+
     async def drained(self) -> None:
         """Wait until every running call has ended."""
         running = [e.task for e in self._entries.values() if e.ended_at is None]
@@ -162,7 +173,11 @@ class Ledger:
         self._expire()
 
     def _expire(self) -> None:
-        retention, oldest_good = self._retention, self._clock.now() - self._retention.keep_s
+        now = self._clock.now()
+        while self._fetched and next(iter(self._fetched.values())) < now - FETCHED_KEEP_S:
+            entry_id = next(iter(self._fetched))
+            self._drop(self._entries[entry_id])
+        retention, oldest_good = self._retention, now - self._retention.keep_s
         for entry_id in list(self._kept):
             entry = self._entries[entry_id]
             fits = len(self._kept) <= retention.max_answers
@@ -176,3 +191,4 @@ class Ledger:
         if entry.key is not None and self._keys.get((entry.owner, entry.key)) is entry:
             del self._keys[entry.owner, entry.key]
         self._kept_bytes -= self._kept.pop(entry.id, 0)
+        self._fetched.pop(entry.id, None)

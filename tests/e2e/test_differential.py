@@ -65,6 +65,7 @@ def test_every_way_ends_with_equal_losses(upstream: Server, direct: Json, name: 
     assert found["losses"] == _close(direct["losses"])
     assert _norms(found) == pytest.approx(_norms(direct), rel=TOLERANCE)
     calls = STEPS * way.callers + 1  # the last is the look at the end
+    print(f"\n{name}: {calls} calls were {submits} requests", flush=True)
     if way.coalesce and way.callers > 1:
         assert submits < calls, "nothing was shared"
     else:

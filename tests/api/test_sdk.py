@@ -106,3 +106,22 @@ async def test_the_official_sdk_sees_the_same_with_and_without_us(start, upstrea
             del drawn["names"]
         told["refusals"] = [re.sub("request_id='.*?'", "", said) for said in told["refusals"]]
     assert through == direct
+
+
+async def test_a_poll_that_we_cannot_take_is_held_too(start, recorder) -> None:
+    """More keys than we keep: a poll answered 503 would be asked again at once, by each SDK."""
+    proxy = await start(recorder.url, upstream={"max_keys": 1})
+    busy = proxy.proxy.services.accounts.of("tml-busy")
+    busy.adopt({}, "m", "s")
+    clock = proxy.proxy.services.clock
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    clock.sleep = sleep
+    answer = await proxy.post("/api/v1/retrieve_future", {"request_id": "1"}, x_api_key="tml-other")
+    assert (answer.status_code, answer.json()["type"]) == (408, "try_again")
+    assert slept == [30.0]
+    submit = await proxy.post("/api/v1/optim_step", {"model_id": "m"}, x_api_key="tml-other")
+    assert submit.status_code == 503

@@ -255,6 +255,9 @@ async def test_limits_that_could_not_be_read_are_asked_for_again(bench, service)
     model = account.adopt({}, "m", "s", of_sdk=True)
     service.answers["client/config"] = good
     await account.learn()
+    assert service.count("client/config") == 3
+    bench.clock.advance(account_module.LEARN_AGAIN_S)
+    await account.learn()
     await account.learn()
     assert (account.learned, account.limits.max_datums) == (True, 5)
     assert model.driver.lane._limits.max_datums == 5

@@ -92,7 +92,10 @@ class SdkRoute:
             code = "withdrawn"
         except ProxyError as error:
             code = error.code
-            await send_answer(send, refusal(error), {})
+            answer = refusal(error)
+            if operation is Operation.POLL and answer.status >= 500:
+                answer = await self._held(None, error.detail, error.retry_after_s)
+            await send_answer(send, answer, {})
         finally:
             took = services.clock.now() - began
             services.hub.tell(CallEnded(f"sdk_{operation.value}", code, took))
@@ -187,16 +190,19 @@ class SdkRoute:
         except CircuitOpen as error:
             if operation is not Operation.POLL:
                 raise
-            reason, seconds = error.detail, error.retry_after_s or 1.0
+            reason, seconds = error.detail, error.retry_after_s
         except Unanswered as silence:
             reason, seconds = f"The upstream did not answer ({silence.detail}).", 2.0
             if operation is not Operation.POLL:
                 raise CircuitOpen(reason, retry_after_s=1.0) from None
         else:
             return
-        await self._services.clock.sleep(min(seconds, MAX_HOLD_S))
-        answer = try_again(_request_id(passing.body), "paused_capacity", reason)
-        await send_answer(send, answer, {})
+        await send_answer(send, await self._held(passing.body, reason, seconds), {})
+
+    async def _held(self, body: object, reason: str, seconds: float | None) -> Answer:
+        """A poll's answer where there is none to be had, after a while."""
+        await self._services.clock.sleep(min(seconds or 1.0, MAX_HOLD_S))
+        return try_again(_request_id(body), "paused_capacity", reason)
 
 
 def _request_id(body: object) -> str | None:

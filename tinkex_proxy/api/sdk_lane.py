@@ -157,7 +157,7 @@ class LaneCalls:
         except FutureNotFound as gone:  # the SDK resubmits what is gone, and only then
             return Answer(410, msgspec.json.encode({"detail": gone.detail}))
         await _either(entry.task, receive, MAX_HOLD_S)
-        if not entry.task.done():
+        if not entry.task.done() or entry.task.cancelled():
             return self._not_yet(request_id)
         answer = entry.task.result()
         content_type = answer.headers.get("content-type", JSON)

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 # Models that are gone are remembered, so that their callers learn why; not for ever.
 MAX_DEAD = 1000
+# An upstream that could not tell its limits is asked again, though not before every call.
+LEARN_AGAIN_S = 5.0
 # Models that SDKs are making, or that they train past the lanes: remembered by name only.
 MAX_NAMES = 10_000
 # An SDK that is gone never says so. Upstreams unload a model after some minutes without heartbeat
@@ -79,6 +81,7 @@ class Account:
         self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
         self._relayed: dict[str, None] = {}
         self._beats: dict[str, float] = {}
+        self._learn_at = 0.0
         self.learned = False
         self.session = Session(
             upstream,
@@ -101,7 +104,7 @@ class Account:
 
     async def learn(self) -> None:
         """Find out what the upstream takes, if that is not known yet and it can be asked."""
-        if self.learned:
+        if self.learned or self.tools.clock.now() < self._learn_at:
             return
         async with self._learn:
             if not self.learned:
@@ -111,6 +114,8 @@ class Account:
                 if self._flavour is None:
                     self._flavour = await ask_flavour(self.upstream)
                 self.learned = theirs is not None and self._flavour is not None
+                if self._flavour is not None:  # without it no body can be written
+                    self._learn_at = self.tools.clock.now() + LEARN_AGAIN_S
                 for model in self.models.values():
                     model.driver.flavour = self.flavour
                     model.driver.lane.set_limits(self.limits)

@@ -54,11 +54,13 @@ class OptimStepAnswer(msgspec.Struct, frozen=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """A model created under your key."""
+    """A model made under your key, by a plain call or an SDK."""
 
     model_id: Annotated[str, Meta(examples=["model-1"])]
-    base_model: Annotated[str, Meta(examples=["Qwen/Qwen3-8B"])]
-    rank: Annotated[int, Meta(examples=[32])]
+    base_model: Annotated[
+        str | None, Meta(description="null: an SDK did not say", examples=["Qwen/Qwen3-8B"])
+    ]
+    rank: Annotated[int | None, Meta(examples=[32])]
     seed: int | None = None
     metadata: dict[str, object] = {}
     lane: Annotated[

@@ -19,8 +19,8 @@ from tests.api.sdk_calls import (
     send,
     step,
 )
-from tinkex_proxy.api import sdk_lane
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.wire.sdk import json_answer
 
 
 async def made_by_sdk(proxy, **headers: str) -> str:
@@ -61,7 +61,7 @@ async def test_a_shell_and_a_notebook_train_one_model_in_one_order(proxy) -> Non
     assert second.json()["loss_fn_outputs"] == seen[1]["loss_fn_outputs"]
     assert stepped.json()["metrics"]["grad_norm"] > 0
     for answer, told in ((first, seen[0]), (third, seen[2])):
-        as_json = json.loads(sdk_lane.json_answer(answer.content))
+        as_json = json.loads(json_answer(answer.content))
         assert as_json["loss_fn_outputs"] == told["loss_fn_outputs"]
     lane = lane_of(proxy, model_id)
     assert (lane["next_seq"], lane["calls"], lane["requests"]) == (6, 5, 5)
@@ -86,19 +86,6 @@ async def test_pieces_that_come_first_wait_for_the_first_and_are_answered_at_onc
     assert (await result(proxy, optim)).json()["metrics"]["grad_norm"] > 0
     lane = lane_of(proxy, model_id)
     assert (lane["held_back"], lane["next_seq"]) == (0, 5)
-
-
-async def test_who_waits_for_an_earlier_number_is_told_which(proxy, monkeypatch) -> None:
-    monkeypatch.setattr(sdk_lane, "MAX_HOLD_S", 0.01)
-    model_id = await proxy.create()
-    sent = await send(proxy, message(model_id, 2, 1))
-    asked = {"request_id": sent.json()["request_id"]}
-    answer = await proxy.post("/api/v1/retrieve_future", asked)
-    assert answer.status_code == 408
-    told = answer.json()
-    assert (told["type"], told["request_id"]) == ("try_again", asked["request_id"])
-    assert told["queue_state"] == "active"
-    assert told["queue_state_reason"] == "waits for the call with seq_id 1"
 
 
 async def test_a_repetition_is_the_first_call(proxy) -> None:
@@ -142,43 +129,6 @@ async def test_a_number_whose_answer_is_no_longer_kept_is_a_conflict(start, upst
     assert "no longer kept" in again.json()["detail"]
     gone = await proxy.post("/api/v1/retrieve_future", first.json())
     assert gone.status_code == 410
-
-
-async def test_a_result_comes_in_the_form_that_is_asked_for(proxy) -> None:
-    model_id = await proxy.create()
-    sent = await send(proxy, message(model_id, 1, 1, 2))
-    packed = await result(proxy, sent)
-    text = await result(proxy, sent, accept="application/json")
-    assert text.headers["content-type"] == "application/json"
-    told = text.json()
-    assert told["loss_fn_output_type"] == output(packed).loss_fn_output_type.rpartition(":")[2]
-    assert [len(one["logprobs"]["data"]) for one in told["loss_fn_outputs"]] == [8, 8]
-    assert told["metrics"] == dict(output(packed).metrics)
-
-
-async def test_a_large_result_is_announced_by_its_size_where_that_is_allowed(
-    proxy, monkeypatch
-) -> None:
-    monkeypatch.setattr(sdk_lane, "METADATA_BYTES", 10)
-    model_id = await proxy.create()
-    sent = await send(proxy, message(model_id, 1, 1))
-    announced = (await result(proxy, sent, metadata=True)).json()
-    whole = await result(proxy, sent)
-    assert announced == {
-        "status": "complete_metadata",
-        "response_payload_size": len(whole.content),
-    }
-
-
-async def test_futures_are_known_to_their_own_key_alone(proxy) -> None:
-    model_id = await proxy.create()
-    sent = await send(proxy, message(model_id, 1, 1))
-    await result(proxy, sent)
-    for request_id in (sent.json()["request_id"], "tinkex-0000"):
-        asked = {"request_id": request_id}
-        other = await proxy.post("/api/v1/retrieve_future", asked, x_api_key="tml-other")
-        assert other.status_code == 410
-        assert request_id in other.json()["detail"]
 
 
 async def test_what_the_upstream_refuses_at_submit_it_refuses_in_its_own_words(proxy) -> None:
@@ -398,13 +348,3 @@ async def test_a_call_without_a_number_goes_when_it_comes(proxy) -> None:
     first, second = await send(proxy, body, "optim_step"), await send(proxy, body, "optim_step")
     assert first.json()["request_id"] != second.json()["request_id"]
     assert lane_of(proxy, model_id)["calls"] == 2
-
-
-async def test_the_model_dies_with_its_lane_and_who_waits_is_told(proxy) -> None:
-    model_id = await proxy.create()
-    waits = await send(proxy, message(model_id, 2, 2))
-    proxy.proxy.services.accounts.of(None).models[model_id].end("It is gone.")
-    told = (await result(proxy, waits)).json()
-    assert told == {"error": "It is gone.", "category": "unknown"}
-    refused = await send(proxy, message(model_id, 1, 1))
-    assert (refused.status_code, refused.json()) == (410, {"detail": "It is gone."})

@@ -18,6 +18,7 @@ from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
+from tinkex_proxy.api.sdk_futures import SdkFutures
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, refusal, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
@@ -75,7 +76,8 @@ class SdkRoute:
     def __init__(self, services: Services, settings: SdkRouteSettings) -> None:
         self._services = services
         self._settings = settings
-        self._lanes = LaneCalls(services.ledger, coalesce=settings.coalesce)
+        self._futures = SdkFutures(services.ledger)
+        self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -145,7 +147,9 @@ class SdkRoute:
         if request.name in LANE_CALLS:
             return await self._lanes.submit(request, receive)
         if request.name == "retrieve_future":
-            return await self._lanes.retrieve(request, receive)
+            return await self._futures.retrieve(
+                request.account, request.headers, request.body, receive
+            )
         if request.name == "session_heartbeat":
             request.account.beat(beat_of(request.body))
         return None

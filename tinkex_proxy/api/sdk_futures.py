@@ -1,0 +1,193 @@
+"""The futures that SDKs are promised in lane mode: what they come to, and polls for them.
+
+A poll is held until its future has ended or for `MAX_HOLD_S`, and then answered `try_again`. A
+result comes as the upstream gave it, in protobuf or JSON as the poll asks; a failed request as
+`{"error", "category"}`; a future that is not known (any more) as 410, which the SDK takes for gone.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from tinkex_proxy.api.asgi import CallerLeft, Receive
+from tinkex_proxy.api.relay import hung_up
+from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
+from tinkex_proxy.errors import FutureNotFound, OutcomeUnknown, ProxyError, UpstreamFailed
+from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
+from tinkex_proxy.runtime.models import Model
+from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.upstream import JSON
+from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order
+from tinkex_proxy.wire.output import is_protobuf
+from tinkex_proxy.wire.sdk import json_answer
+
+__all__ = ["Running", "SdkFutures", "wait_with"]
+
+# Begins the ids of our futures; an upstream's are left to the upstream.
+_PREFIX = "tinkex-"
+# Results from here up are announced by their size first where the SDK allows that, so that it takes
+# no more of them at once than it has room for.
+METADATA_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A call under way.
+
+    Attributes:
+        model: whose lane it is on, or on its way to.
+        call: the call.
+        caller: who made it.
+        seq_id: its place in the caller's count, or None.
+        waits: whether it came before its turn.
+    """
+
+    model: Model
+    call: Call
+    caller: str
+    seq_id: int | None
+    waits: bool
+
+
+class _Poll(msgspec.Struct):
+    request_id: str | int | None = None
+    allow_metadata_only: bool = False
+
+
+class SdkFutures:
+    """The futures of SDK calls.
+
+    Args:
+        ledger: keeps what they come to.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._running: dict[str, Running] = {}
+
+    def running(self, request_id: str) -> Running | None:
+        """The call behind a future, while it is under way."""
+        return self._running.get(request_id)
+
+    def promise(
+        self, account: Account, running: Running, *, key: str | None, digest: bytes
+    ) -> Entry:
+        """Make the future of a call that was taken on."""
+        request_id = _PREFIX + uuid.uuid4().hex
+        entry = self._ledger.start(
+            request_id, account.key_id, _run(running), key=key, digest=digest
+        )
+        entry.wanted = True
+        account.serve(entry.task)
+        self._running[request_id] = running
+        entry.task.add_done_callback(lambda _: self._running.pop(request_id, None))
+        return entry
+
+    async def retrieve(
+        self, account: Account, headers: Mapping[str, str], body: bytes, receive: Receive
+    ) -> Answer | None:
+        """Answer a poll of one of our futures; None when it is the upstream's.
+
+        Raises:
+            CallerLeft: the caller hung up.
+        """
+        try:
+            asked = msgspec.json.decode(body, type=_Poll)
+        except msgspec.DecodeError:
+            return None
+        request_id = str(asked.request_id)
+        if not request_id.startswith(_PREFIX):
+            return None
+        try:
+            entry = self._ledger.find(account.key_id, request_id)
+        except FutureNotFound as gone:
+            return Answer(410, msgspec.json.encode({"detail": gone.detail}))
+        await wait_with(entry.task, receive, MAX_HOLD_S)
+        if not entry.task.done() or entry.task.cancelled():
+            return self._not_yet(request_id)
+        answer = _as_asked(entry.task.result(), headers)
+        if asked.allow_metadata_only and len(answer.body) >= METADATA_BYTES:
+            size = {"status": "complete_metadata", "response_payload_size": len(answer.body)}
+            return Answer(200, msgspec.json.encode(size))
+        self._ledger.fetched(entry)
+        return answer
+
+    def _not_yet(self, request_id: str) -> Answer:
+        running = self._running.get(request_id)
+        state, reason = "active", None
+        if running is not None:
+            if running.waits and not running.call.left:
+                expected = running.model.callers.expected(running.caller)
+                reason = f"waits for the call with seq_id {expected}"
+            queue = running.model.driver.queue_state
+            if queue is not None:
+                state, reason = queue.state, queue.reason
+        return try_again(request_id, state, reason)
+
+
+async def wait_with(
+    awaited: "asyncio.Future[Response] | asyncio.Task[Answer]", receive: Receive, seconds: float
+) -> None:
+    """Wait for one thing, so long and as long as the caller does.
+
+    Raises:
+        CallerLeft: the caller hung up first.
+    """
+    if awaited.done():
+        return
+    gone = asyncio.get_running_loop().create_task(hung_up(receive))
+    try:
+        await asyncio.wait((awaited, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done() and not awaited.done():
+            raise CallerLeft
+    finally:
+        gone.cancel()
+
+
+async def _run(running: Running) -> Answer:
+    """What the future of a call comes to."""
+    try:
+        answered = await running.call.answer
+    except ProxyError as error:
+        nothing_ran = not _was_admitted(running.call) and not isinstance(error, OutcomeUnknown)
+        if nothing_ran:
+            running.model.callers.give_back(running.caller, running.seq_id)
+        return _failed(error, retryable=nothing_ran)
+    except asyncio.CancelledError:
+        running.model.callers.give_back(running.caller, running.seq_id)
+        raise
+    if not isinstance(answered, Response):
+        raise TypeError("an SDK's call is answered as the upstream answers")
+    work = running.call.work
+    if isinstance(work, Order) and work.path.endswith("/unload_model"):
+        running.model.end(f"The model {running.model.model_id} was unloaded.")
+    headers = {"content-type": answered.headers.get("content-type", JSON)}
+    if BATCH_HEADER in answered.headers:
+        headers[BATCH_HEADER] = answered.headers[BATCH_HEADER]
+    return Answer(200, answered.body, headers)
+
+
+def _was_admitted(call: Call) -> bool:
+    admitted = call.admitted
+    return admitted is not None and admitted.done() and admitted.exception() is None
+
+
+def _failed(error: ProxyError, *, retryable: bool) -> Answer:
+    """How a future says that its request failed, for good."""
+    category = error.category if isinstance(error, UpstreamFailed) else "unknown"
+    if error.upstream_said is not None and 400 <= error.upstream_said[0] < 500:
+        category = "user"
+    body = {"error": error.detail, "category": category}
+    return Answer(200, msgspec.json.encode(body), {"content-type": JSON}, retryable=retryable)
+
+
+def _as_asked(answer: Answer, headers: Mapping[str, str]) -> Answer:
+    """A result in JSON for a poll that does not take protobuf."""
+    content_type = answer.headers.get("content-type", JSON)
+    if not is_protobuf(content_type) or is_protobuf(headers.get("accept", "")):
+        return answer
+    return Answer(200, json_answer(answer.body), {**answer.headers, "content-type": JSON})

@@ -1,4 +1,4 @@
-"""What stands before a server in the tests of the SDK: a counter, and a switch."""
+"""What stands before a server in the tests of the SDK: a counter, a switch, a wire to be cut."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -121,3 +121,44 @@ async def answer(send, status: int, body: bytes) -> None:
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class Wire:
+    """Connections to a server that can be cut, all at once, and refused until it is mended."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rpartition(":")[2])
+        self._own_port = 0
+        self._server: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+
+    async def mend(self) -> str:
+        """Take connections; gives the URL, which stays the same."""
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._own_port)
+        self._own_port = self._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{self._own_port}"
+
+    def cut(self) -> None:
+        """Close every connection, and take no more."""
+        if self._server is not None:
+            self._server.close()
+        for end in self._ends:
+            end.transport.abort()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        ends = {writer, up_writer}
+        self._ends |= ends
+        await asyncio.gather(_copy(reader, up_writer), _copy(up_reader, writer))
+        self._ends -= ends
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while piece := await reader.read(2**16):
+            writer.write(piece)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -6,76 +6,23 @@ asks 470 times a second and future at a fast 503.
 """
 
 import asyncio
-import json
-import os
-import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.api.conftest import listening
-from tests.api.doors import Door, Switch
+from tests.api.doors import Door, Switch, Wire
+from tests.api.programs import KEY, Program, program
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.runtime.events import Transition
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
 
-KEY = "tml-sandbox"
-PROGRAM = Path(__file__).with_name("sdk_refused.py")
 PENDING = 5  # futures that the program waits for when the outage begins
+SAMPLES = 40
 SUBMITS = ("forward_backward", "optim_step", "forward", "save_weights_for_sampler", "asample")
-
-
-class Program:
-    """The SDK's run, one act at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def told(self) -> object:
-        line = await self._process.stdout.readline()
-        if not line:
-            raise AssertionError((await self._process.stderr.read()).decode())
-        return json.loads(line)
-
-    def cue(self) -> None:
-        self._process.stdin.write(b"\n")
-
-    async def numbers(self) -> list[object]:
-        """All it has to say to its end."""
-        return [await self.told(), await self.told()]
-
-
-@pytest.fixture
-async def begin():
-    """Start the program against a URL; gives it once its first training step is done."""
-    processes = []
-
-    async def begun(url: str) -> Program:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            PROGRAM,
-            url,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**20,
-            env={**os.environ, "TINKER_API_KEY": KEY},
-        )
-        processes.append(process)
-        program = Program(process)
-        assert await program.told() == "trained"
-        return program
-
-    yield begun
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
 
 
 @dataclass
@@ -85,12 +32,21 @@ class Stage:
     proxy: object
     door: Door
     switch: Switch
+    wire: Wire
     url: str
     trips: list[Transition]
 
     @property
     def breaker(self):
         return self.proxy.services.accounts.of(KEY).upstream.breaker
+
+    @property
+    def state(self) -> str:
+        return self.breaker.snapshot("u", "k")["state"]
+
+    def trip(self) -> None:
+        while self.state != "open":
+            self.breaker.settle(self.breaker.acquire(), Outcome.FAILURE, "503")
 
     async def tripped(self, times: int) -> None:
         """Until the breaker has opened so often."""
@@ -103,8 +59,10 @@ async def stage(start, request, monkeypatch):
     """Windows of a second, and several probes: the run's polls all come back at a window's end."""
     switch = Switch(create_app(Options()))
     async with AsyncExitStack() as stack:
+        wire = Wire(await stack.enter_async_context(listening(switch)))
+        stack.callback(wire.cut)
         running = await start(
-            await stack.enter_async_context(listening(switch)),
+            await wire.mend(),
             sdk={"mode": request.param},
             circuit_breaker={"timeout_ms": 1000, "half_open_max_calls": 16},
         )
@@ -119,22 +77,25 @@ async def stage(start, request, monkeypatch):
             tell(event)
 
         monkeypatch.setattr(hub, "tell", listening_in)
-        yield Stage(running.proxy, door, switch, url, trips)
+        yield Stage(running.proxy, door, switch, wire, url, trips)
 
 
-async def undisturbed(begin: Callable[..., object]) -> list[object]:
-    async with listening(create_app(Options())) as url:
-        program = await begin(url)
-        program.cue()
-        program.cue()
-        assert await program.told() == "alive"
-        return await program.numbers()
+async def undisturbed(name: str, *arguments: object) -> list[object]:
+    """What a program tells when nothing happens to it."""
+    async with (
+        listening(create_app(Options())) as url,
+        program(name, url, *arguments) as run,
+    ):
+        for _ in range(2):
+            run.cue()
+        return [line async for line in run]
 
 
-async def waiting(stage: Stage, program: Program) -> None:
+async def waiting(stage: Stage, run: Program) -> None:
     """The run's second act, up to where it only waits for results that do not come."""
+    assert await run.told() == "trained"
     stage.switch.keep_results()
-    program.cue()
+    run.cue()
     while stage.door.answered("optim_step", 200) < 2 or not stage.switch.kept:
         await asyncio.sleep(0.01)
 
@@ -151,39 +112,60 @@ def modest(stage: Stage, since: int, seconds: float) -> None:
     assert sum(asked.values()) - polls <= 4 * (seconds + 1), asked
 
 
-async def test_a_run_outlasts_an_upstream_that_goes_away(stage, begin) -> None:
-    """Polls first, then submits, against an upstream that answers 503 to all, for three windows."""
-    expected = await undisturbed(begin)
-    program = await begin(stage.url)
-    await waiting(stage, program)
-    began, since = asyncio.get_running_loop().time(), len(stage.door.passages)
-    stage.switch.switch_off()
-    await stage.tripped(1)
-    program.cue()
-    assert await program.told() == "answered 503"  # the heartbeat went up, and this is its answer
-    assert stage.switch.asked["session_heartbeat"] >= 1
-    await stage.tripped(4)
-    modest(stage, since, asyncio.get_running_loop().time() - began)
-    stage.switch.switch_on()
-    assert await program.numbers() == expected
+@pytest.mark.parametrize("outage", ["503 to all", "no connection"])
+async def test_a_run_outlasts_an_upstream_that_goes_away(stage, outage) -> None:
+    """Polls first, then submits, for three windows; then it ends with the numbers it should."""
+    expected = await undisturbed("sdk_refused.py")
+    async with program("sdk_refused.py", stage.url) as run:
+        await waiting(stage, run)
+        began, since = asyncio.get_running_loop().time(), len(stage.door.passages)
+        if outage == "503 to all":
+            stage.switch.switch_off()
+        else:
+            stage.wire.cut()
+        await stage.tripped(1)
+        run.cue()
+        assert await run.told() == "answered 503"
+        if outage == "503 to all":  # the heartbeat went up, and that was its answer
+            assert stage.switch.asked["session_heartbeat"] >= 1
+        await stage.tripped(4)
+        modest(stage, since, asyncio.get_running_loop().time() - began)
+        if outage == "no connection":
+            await stage.wire.mend()
+        stage.switch.switch_on()
+        assert [line async for line in run] == expected[2:]
 
 
-async def test_a_run_outlasts_an_open_breaker_and_its_session_lives(stage, begin) -> None:
+async def test_a_run_outlasts_an_open_breaker_and_its_session_lives(stage) -> None:
     """Only heartbeats go up in the window; polls that come back are held, submits told when."""
-    expected = await undisturbed(begin)
-    program = await begin(stage.url)
-    await waiting(stage, program)
-    while stage.breaker.snapshot("u", "k")["state"] != "open":
-        stage.breaker.settle(stage.breaker.acquire(), Outcome.FAILURE, "503")
-    began, since = asyncio.get_running_loop().time(), len(stage.door.passages)
-    stage.switch.turn_away()
-    stage.switch.asked.clear()
-    program.cue()
-    assert await program.told() == "alive"
-    while stage.breaker.snapshot("u", "k")["state"] == "open":
-        assert set(stage.switch.asked) <= {"session_heartbeat", "retrieve_future"}
-        await asyncio.sleep(0.01)
-    assert stage.switch.asked["session_heartbeat"] >= 1
-    modest(stage, since, asyncio.get_running_loop().time() - began)
-    stage.switch.switch_on()
-    assert await program.numbers() == expected
+    expected = await undisturbed("sdk_refused.py")
+    async with program("sdk_refused.py", stage.url) as run:
+        await waiting(stage, run)
+        stage.trip()
+        began, since = asyncio.get_running_loop().time(), len(stage.door.passages)
+        stage.switch.turn_away()
+        stage.switch.asked.clear()
+        run.cue()
+        assert await run.told() == "alive"
+        while stage.state == "open":
+            assert set(stage.switch.asked) <= {"session_heartbeat", "retrieve_future"}
+            await asyncio.sleep(0.01)
+        assert stage.switch.asked["session_heartbeat"] >= 1
+        modest(stage, since, asyncio.get_running_loop().time() - began)
+        stage.switch.switch_on()
+        assert [line async for line in run] == expected[2:]
+
+
+async def test_samples_outlast_an_open_breaker(stage) -> None:
+    """Each asks again less and less often: SDK 0.38 after 1, 2, 4 … seconds, whatever it is told.
+
+    Its samplers ask without the client's own retries, so that no `Retry-After` is obeyed here.
+    """
+    (expected,) = await undisturbed("sdk_rollout.py", SAMPLES, 0)
+    async with program("sdk_rollout.py", stage.url, SAMPLES, 0) as run:
+        while not stage.door.answered("asample", 200):
+            await asyncio.sleep(0.01)
+        stage.trip()
+        drawn = await run.told()
+    assert [[s[0] for s in each] for each in drawn] == [[s[0] for s in each] for each in expected]
+    assert stage.door.asked()["asample"] <= 5 * SAMPLES

@@ -2,21 +2,18 @@
 
 import asyncio
 import json
-import os
 import resource
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pyqwest
 import pytest
 
 from tests.api.conftest import listening
 from tests.api.doors import Door
+from tests.api.programs import program
 from tests.api.sampling_upstream import NEVER, SamplingUpstream, drawn
 
-PROGRAM = Path(__file__).with_name("sdk_rollout.py")
+PROGRAM = "sdk_rollout.py"
 CALLERS = 2000  # what an SDK has in flight at most: `sample_max_concurrent_requests`
 SAMPLES = 300
 PATIENCE_S = 100  # how long a test that hangs is waited for
@@ -85,57 +82,14 @@ async def test_two_thousand_at_once_and_none_waits_here(start, call, mode, trans
     assert Counter(task.result() for task in asked) == {True: CALLERS}
 
 
-class Rollout:
-    """The SDK's program, at work."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def drawn(self) -> list[list[object]]:
-        """Of every sample, tokens and name of every sequence."""
-        line = await self._process.stdout.readline()
-        if not line:
-            raise AssertionError((await self._process.stderr.read()).decode())
-        return json.loads(line)
-
-    def cue(self) -> None:
-        self._process.stdin.write(b"\n")
-
-    async def ended(self) -> int:
-        return await self._process.wait()
-
-
-@pytest.fixture
-async def rollout() -> AsyncIterator[object]:
-    """Start the program: `await rollout(url, given_up=TOKEN)`."""
-    processes = []
-
-    async def begun(url: str, given_up: int = 0) -> Rollout:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *(PROGRAM, url, str(SAMPLES), str(given_up)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**20,
-            env={**os.environ, "TINKER_API_KEY": "tml-sandbox"},
-        )
-        processes.append(process)
-        return Rollout(process)
-
-    yield begun
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
 @MODES
-async def test_the_sdk_draws_the_same_with_and_without_us(start, upstream, rollout, mode) -> None:
+async def test_the_sdk_draws_the_same_with_and_without_us(start, upstream, mode) -> None:
     """Many samples at once from the sandbox: the same tokens, each sequence with its own name."""
-    direct = await (await rollout(await upstream())).drawn()
+    async with program(PROGRAM, await upstream(), SAMPLES, 0) as run:
+        direct = await run.told()
     proxy = await start(await upstream(), sdk={"mode": mode})
-    through = await (await rollout(proxy.url)).drawn()
+    async with program(PROGRAM, proxy.url, SAMPLES, 0) as run:
+        through = await run.told()
     assert [[tokens for tokens, _ in each] for each in through] == [
         [tokens for tokens, _ in each] for each in direct
     ]
@@ -144,7 +98,7 @@ async def test_the_sdk_draws_the_same_with_and_without_us(start, upstream, rollo
 
 @MODES
 @pytest.mark.parametrize("polls", ["retrieve_future", "retrieve_futures"])
-async def test_every_sample_finds_its_way_and_one_is_given_up(start, rollout, mode, polls) -> None:
+async def test_every_sample_finds_its_way_and_one_is_given_up(start, mode, polls) -> None:
     """One long poll for each sample, or one for them all: results, names, acks and cancellation.
 
     No result is there before all samples have been asked for, and what the SDK wrote is what the
@@ -154,18 +108,21 @@ async def test_every_sample_finds_its_way_and_one_is_given_up(start, rollout, mo
     async with listening(scripted.app) as upstream:
         proxy = await start(upstream, sdk={"mode": mode})
         door = Door(proxy.proxy.app)
-        async with listening(door) as url, asyncio.timeout(PATIENCE_S):
-            program = await rollout(url, NEVER)
-            everything = await program.drawn()
+        async with (
+            listening(door) as url,
+            asyncio.timeout(PATIENCE_S),
+            program(PROGRAM, url, SAMPLES, NEVER) as run,
+        ):
+            everything = await run.told()
             given_up = await scripted.never_polled.get()
-            program.cue()
+            run.cue()
             assert await scripted.cancelled.get() == given_up
             if polls == "retrieve_futures":
                 await scripted.all_acked.wait()
             else:
                 assert await scripted.hung_up.get() == given_up
-            program.cue()
-            assert await program.ended() == 0
+            run.cue()
+            assert await run.ended() == 0
     for number, sequences in enumerate(everything):
         prompt = [number % 400, number // 400, 7]
         request_id = scripted.request_of[tuple(prompt)]

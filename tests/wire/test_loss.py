@@ -1,8 +1,11 @@
+import struct
+
 import msgspec
 import pytest
 
+from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.datum import parse_datums
-from tinkex_proxy.wire.loss import own_loss
+from tinkex_proxy.wire.loss import own_loss, own_loss_of
 from tinkex_proxy.wire.output import Output, TensorOut
 
 
@@ -66,3 +69,33 @@ def test_a_loss_that_is_not_told_is_none() -> None:
     """One datum without is enough: part of a sum is not the sum."""
     out = output({"elementwise_loss": [1.0]}, {"logprobs": [-1.0, -1.0]})
     assert own_loss("ppo", datums(SHORT, SHORT), out) is None
+
+
+def packed(*weights: list[float]) -> bytes:
+    """Datums as an SDK sends them, of which the loss reads the weights alone."""
+    request = pb.ForwardBackwardRequest()
+    for values in weights:
+        tensor = request.data.add().loss_fn_inputs["weights"]
+        tensor.dense = struct.pack(f"<{len(values)}f", *values)
+    return request.SerializeToString()
+
+
+def scored(*logprobs: list[float], name: str = "logprobs") -> Output:
+    return Output("x", tuple({name: TensorOut(values)} for values in logprobs), {})
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "data", "output", "loss"),
+    [
+        ("cross_entropy", packed([1.0, 0.5], [2.0]), scored([-1.0, -2.0], [-3.0]), 8.0),
+        ("ppo", b"", scored([1.0, 2.0], [3.0], name="elementwise_loss"), 6.0),
+        ("ppo", packed([1.0]), scored([-1.0]), None),
+        ("cross_entropy", packed([1.0]), scored([-1.0], [-1.0]), None),
+        ("cross_entropy", packed([1.0]), scored([-1.0, -1.0]), None),
+        ("cross_entropy", packed([1.0]), scored([0.5], name="other"), None),
+        ("cross_entropy", packed([1.0], []), scored([-1.0], [-1.0]), None),
+    ],
+)
+def test_the_loss_of_packed_datums_is_computed_or_not_told(loss_fn, data, output, loss) -> None:
+    """From `elementwise_loss` where there is one, else -sum(weight * logprob); never a part."""
+    assert own_loss_of(loss_fn, data, output) == loss

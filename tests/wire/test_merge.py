@@ -13,11 +13,13 @@ from tinker.proto import tinker_public_pb2 as sdk
 from tinker.proto.request_conv import forward_backward_request_to_proto
 from tinker.types._pydantic_types.datum import Datum as SdkJsonDatum
 
+from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.chunk import estimate_bytes
 from tinkex_proxy.wire.datum import Flavour, parse_datums
 from tinkex_proxy.wire.merge import (
     Fragment,
     Submit,
+    config_bytes,
     encode_fragment,
     fragment_of_protobuf,
     merge,
@@ -292,3 +294,17 @@ def test_split_of_merge_gives_each_caller_exactly_its_own(
 def test_a_request_without_datums_can_be_made(flavour: Flavour) -> None:
     """Upstreams are asked which flavour they take with one that cannot run."""
     assert merged([], flavour).body
+
+
+def test_a_configuration_equals_the_same_one_of_an_sdk_whatever_the_order() -> None:
+    """So that a plain call and an SDK's may share a request."""
+    ours = config_bytes({"b": 2.0, "a": 1.0, "mode": "x"})
+    request = pb.ForwardBackwardRequest(model_id="m", loss_fn="ppo")
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        request.loss_fn_config[name] = value
+        request.loss_fn_config_v2[name].number = value
+    request.loss_fn_config_v2["mode"].text = "x"
+    head, _ = fragment_of_protobuf(request.SerializeToString())
+    assert ours == head.loss_fn_config
+    assert config_bytes({}) == b""
+    assert config_bytes({"a": 1.0}) != config_bytes({"a": 2.0})

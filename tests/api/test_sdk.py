@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.sdk_runs import assert_same
 from tinkex_proxy.api.sdk import operation_of
 from tinkex_proxy.core.outcome import Operation, Outcome
 
@@ -106,6 +107,34 @@ async def test_the_official_sdk_sees_the_same_with_and_without_us(start, upstrea
             del drawn["names"]
         told["refusals"] = [re.sub("request_id='.*?'", "", said) for said in told["refusals"]]
     assert through == direct
+
+
+PROGRAM = Path(__file__).parents[1] / "e2e" / "sdk_program.py"
+
+
+def sdk_program(url: str, style: str) -> dict[str, object]:
+    """What every kind of call sees, over more datums than one request may have too."""
+    ran = subprocess.run(
+        [sys.executable, PROGRAM, style, "3", "chunks"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "TINKER_BASE_URL": url, "TINKER_API_KEY": "tml-sandbox"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("style", ["sync", "async"])
+async def test_every_kind_of_call_sees_the_same_over_lanes(start, upstream, style) -> None:
+    """`make e2e` does this with older SDKs too, in both modes, and with a custom loss."""
+    direct = await asyncio.to_thread(sdk_program, await upstream(), style)
+    proxy = await start(await upstream())
+    through = await asyncio.to_thread(sdk_program, proxy.url, style)
+    assert_same(through, direct)
+    lanes = (await proxy.client.get("/lanes")).json()["lanes"]
+    assert [lane["next_seq"] > 1 for lane in lanes] == [True] * len(direct["models"])
 
 
 async def test_a_poll_that_we_cannot_take_is_held_too(start, recorder) -> None:

@@ -51,7 +51,8 @@ def test_every_state_has_a_row() -> None:
 def test_open_refuses_until_cooled_and_then_admits_one_probe(tripped: Gate) -> None:
     assert tripped.acquire(9.0) == Refusal(1.0)
     assert permit(tripped, 10).is_probe
-    assert tripped.acquire(11) == Refusal(29.0)
+    assert tripped.acquire(11) == Refusal(1.0)  # the probe answers soon; its lease ends in 29 s
+    assert tripped.acquire(39.5) == Refusal(0.5)
     assert tripped.probes(11) == 1
     assert tripped.probes(40) == 0
 

@@ -29,6 +29,11 @@ from typing import Final, Protocol
 __all__ = ["TRANSITIONS", "Circuit", "Gate", "GateSettings", "Permit", "Refusal", "State"]
 
 
+# While probes are out, who is refused comes again soon: probes are short, and a lease is only the
+# bound for one that is lost.
+PROBE_ANSWERS_IN_S: Final = 1.0
+
+
 class State(enum.Enum):
     """Named after the electrical circuit: CLOSED lets traffic through."""
 
@@ -152,7 +157,8 @@ class Gate:
         if is_probe:
             self._leases = {n: ends for n, ends in self._leases.items() if ends > now}
             if len(self._leases) >= self._settings.max_probes:
-                return Refusal(max(0.0, min(self._leases.values()) - now))
+                lease_left = max(0.0, min(self._leases.values()) - now)
+                return Refusal(min(PROBE_ANSWERS_IN_S, lease_left))
         self._permits += 1
         if is_probe:
             self._leases[self._permits] = now + self._settings.probe_lease_s

@@ -224,3 +224,17 @@ def test_a_port_that_is_taken_is_told_with_its_owner(started) -> None:
     assert ran.returncode not in {0, 78}
     assert f"port {port} is in use by" in ran.stderr
     assert str(upstream.popen.pid) in ran.stderr
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+    """Each call held takes two connections, and 2,000 samples at once are nothing unusual."""
+    command = (
+        "import resource, sys; from tinkex_proxy.server import _allow_many_files as f;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, int(sys.argv[1]))); f(); f();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    for hard in ("256", "5000"):
+        said = subprocess.run(
+            [sys.executable, "-c", command, hard], capture_output=True, text=True, check=True
+        ).stdout
+        assert said == f"({hard}, {hard})\n"

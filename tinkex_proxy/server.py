@@ -20,6 +20,9 @@ from tinkex_proxy.runtime.logs import configure_logs
 
 __all__ = ["serve"]
 
+# Far more than calls that one process holds; a limit of a billion makes some libraries slow.
+MAX_FILES = 65_536
+
 
 def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
     """Run a proxy until a signal ends it; gives the process's exit status.
@@ -32,11 +35,28 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
         OSError: the address cannot be listened on.
     """
     configure_logs(settings.log.level, settings.log.format)
+    _allow_many_files()
     with (
         contextlib.closing(_listen(settings)) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         return runner.run(_run(settings, listener, on_ready))
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files as far as we may: each call held takes two connections.
+
+    The soft limit is low for the sake of programs that use `select`; Go's runtime does the same.
+    """
+    try:
+        import resource  # noqa: PLC0415 - not on every platform
+    except ImportError:  # pragma: no cover
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

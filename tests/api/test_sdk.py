@@ -151,6 +151,6 @@ async def test_a_poll_that_we_cannot_take_is_held_too(start, recorder) -> None:
     clock.sleep = sleep
     answer = await proxy.post("/api/v1/retrieve_future", {"request_id": "1"}, x_api_key="tml-other")
     assert (answer.status_code, answer.json()["type"]) == (408, "try_again")
-    assert slept == [30.0]
+    assert 30 <= slept[0] <= 40
     submit = await proxy.post("/api/v1/optim_step", {"model_id": "m"}, x_api_key="tml-other")
     assert submit.status_code == 503

@@ -56,7 +56,7 @@ class Stage:
 
 @pytest.fixture(params=["lane", "transparent"])
 async def stage(start, request, monkeypatch):
-    """Windows of a second, and several probes: the run's polls all come back at a window's end."""
+    """Windows of a second."""
     switch = Switch(create_app(Options()))
     async with AsyncExitStack() as stack:
         wire = Wire(await stack.enter_async_context(listening(switch)))
@@ -64,7 +64,7 @@ async def stage(start, request, monkeypatch):
         running = await start(
             await wire.mend(),
             sdk={"mode": request.param},
-            circuit_breaker={"timeout_ms": 1000, "half_open_max_calls": 16},
+            circuit_breaker={"timeout_ms": 1000},
         )
         door = Door(running.proxy.app)
         url = await stack.enter_async_context(listening(door))

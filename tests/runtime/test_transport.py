@@ -1,6 +1,8 @@
 """Real sockets: what each way of not answering is called, for both transports."""
 
 import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -134,3 +136,25 @@ async def test_proxy_variables_are_ignored(kind: str, monkeypatch: pytest.Monkey
 
     async with upstream(handler) as url, opened(kind, url) as transport:
         assert (await transport.send(Request("GET", "/", timeout_s=5))).status == 204
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_when_we_may_open_no_more_files_nothing_was_sent_and_it_is_our_doing(
+    kind: str,
+) -> None:
+    """Taken for the upstream's fault, it would open the upstream's breaker."""
+
+    async def handler(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with upstream(handler) as url, opened(kind, url) as transport:
+        next_free = os.dup(0)
+        os.close(next_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_free, hard))
+        try:
+            with pytest.raises(TransportFault) as caught:
+                await transport.send(Request("GET", "/x"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.fault is Fault.NOT_SENT

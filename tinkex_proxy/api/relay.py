@@ -5,7 +5,7 @@ the answer comes back the same way, in the pieces it arrives in; long polls are 
 proxy has to see an answer (`Seen`), that one is asked for uncompressed and read whole.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive, Scope, Send, read_body, too_large
@@ -45,6 +45,7 @@ async def relay(
     send: Send,
     *,
     seen: Seen | None = None,
+    pause: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Send a request up and its answer down.
 
@@ -54,6 +55,7 @@ async def relay(
         passing: the request.
         send: takes the answer.
         seen: shown the body of a good answer, which is then read whole.
+        pause: waits before an answer of 5xx goes down.
 
     Raises:
         CircuitOpen: the breaker is open; nothing was sent.
@@ -68,6 +70,8 @@ async def relay(
         async with upstream.relay(operation, passing) as passed:
             good = 200 <= passed.status < 300
             answer = await _shown(passed, seen) if seen is not None and good else passed
+            if pause is not None and passed.status >= 500:
+                await pause()
             begun = True
             await _pass_back(answer, send)
     except Unanswered:

@@ -20,7 +20,7 @@ from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, LaneCalls, Request
-from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, refusal, try_again
+from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import CircuitOpen, Draining, ProxyError
@@ -34,6 +34,8 @@ __all__ = ["SdkRoute", "SdkRouteSettings", "operation_of", "sdk_routes"]
 
 # The SDK's own polls are abandoned after 90 s, SkyRL holds them for 300 s.
 POLL_TIMEOUT_S = 330.0
+# A poll that the upstream answers 5xx is repeated by the SDK at once, without end.
+POLL_PAUSE_S = 1.0
 _BASE = "/api/v1/"
 _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # Relayed calls whose body or answer the proxy has to see in lane mode.
@@ -94,7 +96,7 @@ class SdkRoute:
             code = "withdrawn"
         except ProxyError as error:
             code = error.code
-            answer = refusal(error)
+            answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
             if operation is Operation.POLL and answer.status >= 500:
                 answer = await self._held(None, error.detail, error.retry_after_s)
             await send_answer(send, answer, {})
@@ -190,7 +192,8 @@ class SdkRoute:
     ) -> None:
         """Relay, or hold a poll that cannot be sent now and tell it to come again."""
         try:
-            await relay(account.upstream, operation, passing, send, seen=seen)
+            pause = self._pause if operation is Operation.POLL else None
+            await relay(account.upstream, operation, passing, send, seen=seen, pause=pause)
         except CircuitOpen as error:
             if operation is not Operation.POLL:
                 raise
@@ -203,9 +206,13 @@ class SdkRoute:
             return
         await send_answer(send, await self._held(passing.body, reason, seconds), {})
 
+    async def _pause(self) -> None:
+        """What the SDK does not do after a poll that the upstream answered 5xx."""
+        await self._services.clock.sleep(spread(POLL_PAUSE_S))
+
     async def _held(self, body: object, reason: str, seconds: float | None) -> Answer:
         """A poll's answer where there is none to be had, after a while."""
-        await self._services.clock.sleep(min(seconds or 1.0, MAX_HOLD_S))
+        await self._services.clock.sleep(held_for(seconds))
         return try_again(_request_id(body), "paused_capacity", reason)
 
 

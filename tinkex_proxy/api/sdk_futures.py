@@ -15,7 +15,13 @@ import msgspec
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.relay import hung_up
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
-from tinkex_proxy.errors import FutureNotFound, OutcomeUnknown, ProxyError, UpstreamFailed
+from tinkex_proxy.errors import (
+    CircuitOpen,
+    FutureNotFound,
+    OutcomeUnknown,
+    ProxyError,
+    UpstreamFailed,
+)
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
@@ -108,7 +114,7 @@ class SdkFutures:
             return Answer(410, msgspec.json.encode({"detail": gone.detail}))
         await wait_with(entry.task, receive, MAX_HOLD_S)
         if not entry.task.done() or entry.task.cancelled():
-            return self._not_yet(request_id)
+            return self._not_yet(account, request_id)
         answer = _as_asked(entry.task.result(), headers)
         if asked.allow_metadata_only and len(answer.body) >= METADATA_BYTES:
             size = {"status": "complete_metadata", "response_payload_size": len(answer.body)}
@@ -116,7 +122,11 @@ class SdkFutures:
         self._ledger.fetched(entry)
         return answer
 
-    def _not_yet(self, request_id: str) -> Answer:
+    def _not_yet(self, account: Account, request_id: str) -> Answer:
+        try:
+            account.upstream.breaker.check()
+        except CircuitOpen as shut:
+            return try_again(request_id, "paused_capacity", shut.detail)
         running = self._running.get(request_id)
         state, reason = "active", None
         if running is not None:

@@ -92,7 +92,9 @@ class LaneCalls:
             CallerLeft: the caller hung up.
         """
         account = request.account
-        await account.learn()
+        if not account.learned:
+            account.upstream.breaker.check()  # nothing is asked of an upstream that is to rest
+            await account.learn()
         asked = self._read(request)
         model = None if asked is None else self._model(account, asked)
         if asked is None or model is None:

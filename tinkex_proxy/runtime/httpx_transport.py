@@ -13,6 +13,7 @@ from tinkex_proxy.runtime.transport import (
     Request,
     Response,
     TransportFault,
+    is_ours,
 )
 
 __all__ = ["HttpxTransport"]
@@ -95,6 +96,8 @@ class HttpxTransport:
 
 def _fault_of(error: httpx.TransportError, timeout_s: float) -> TransportFault:
     said = str(error) or type(error).__name__
+    if is_ours(error):
+        return TransportFault(Fault.NOT_SENT, said)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return TransportFault(Fault.CONNECT, said)
     if isinstance(error, httpx.TimeoutException):

@@ -82,7 +82,7 @@ def _refusal_of(path: str, response: Response, floor_s: float) -> ProxyError:
 
 
 def _error_of(path: str, silence: Unanswered) -> UpstreamFault | UpstreamUnreachable:
-    if silence.fault is Fault.CONNECT:
+    if silence.fault in {Fault.CONNECT, Fault.NOT_SENT}:
         return UpstreamUnreachable(
             f"No connection to the upstream ({silence.detail}). "
             "Is upstream.base_url right, and is it up?"

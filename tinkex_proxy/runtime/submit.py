@@ -79,6 +79,8 @@ class _Again:
     floor_s: float = 0.0
 
 
+# Faults that prove that nothing was sent.
+_NOT_SENT = frozenset({Fault.CONNECT, Fault.NOT_SENT})
 # Refusals that are about the key, the model or the number, so that no part of a request has earned
 # them alone.
 _OF_ALL = frozenset({401, 403, 404, 409, 410})
@@ -139,12 +141,12 @@ class Submitter:
         except CircuitOpen as error:
             return _Again(error, may_have_run=False, floor_s=error.retry_after_s or 0.0)
         except Unanswered as silence:
-            return _Again(_error_of(silence), may_have_run=silence.fault is not Fault.CONNECT)
+            return _Again(_error_of(silence), may_have_run=silence.fault not in _NOT_SENT)
         return _read(ask, response)
 
 
 def _error_of(silence: Unanswered) -> ProxyError:
-    if silence.fault is Fault.CONNECT:
+    if silence.fault in _NOT_SENT:
         return UpstreamUnreachable(
             f"No connection to the upstream ({silence.detail}); nothing was sent. "
             "Is upstream.base_url right, and is it up?"

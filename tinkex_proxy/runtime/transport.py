@@ -6,10 +6,12 @@ Neither follows redirects, decompresses answers or obeys `HTTP_PROXY`: a sidecar
 sends it to the configured origin and nowhere else.
 
 A fault says what may have happened upstream, because that decides what may be done next: `CONNECT`
-means that nothing was sent, `RESET` and `TIMEOUT` that the request may have run.
+means that nothing was sent, `NOT_SENT` that this is our own doing (no more files may be opened),
+`RESET` and `TIMEOUT` that the request may have run.
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ __all__ = [
     "Response",
     "Transport",
     "TransportFault",
+    "is_ours",
 ]
 
 # The SDK opens up to 1,000 connections; idle ones cost the upstream a socket each.
@@ -192,6 +195,19 @@ class PyqwestTransport:
         await self._transport.aclose()
 
 
+def is_ours(error: BaseException | None) -> bool:
+    """Whether a connection failed because this process may open no more files."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in _OUT_OF_FILES:
+        return True
+    if any(f"os error {code})" in str(error) for code in _OUT_OF_FILES):
+        return True
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return any(map(is_ours, (error.__cause__, error.__context__, *inner)))
+
+
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 _FAILURES = (
     ConnectionError,
     TimeoutError,
@@ -203,6 +219,8 @@ _FAILURES = (
 
 
 def _fault_of(error: Exception, timeout_s: float) -> TransportFault:
+    if is_ours(error):
+        return TransportFault(Fault.NOT_SENT, _reason(error))
     if isinstance(error, pyqwest.ConnectTimeout | ConnectionError):
         return TransportFault(Fault.CONNECT, _reason(error))
     if isinstance(error, TimeoutError):

@@ -6,6 +6,9 @@ one of two exceptions: `CircuitOpen` (nothing was sent) or `Unanswered` (with it
 
 Heartbeats pass an open breaker: a session that is not kept alive takes its models with it. So do
 probes, which only ask whether and how the upstream answers, and never count.
+
+A long poll is no probe of a half-open circuit: it is held for minutes, and who asks meanwhile would
+be refused. A question goes first in its place.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from tinkex_proxy.core.breaker import Permit
 from tinkex_proxy.core.outcome import Fault, Operation, Outcome, of_fault, of_status
 from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
@@ -34,6 +38,10 @@ JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
 _UNGUARDED = frozenset({Operation.HEARTBEAT, Operation.PROBE})
+_KNOCK = "/api/v1/healthz"
+KNOCK_TIMEOUT_S = 5.0
+# An upstream that answers its health check with 429 says neither yes nor no.
+MAX_KNOCKS = 5
 
 
 class Unanswered(Exception):  # noqa: N818 - an event to act on, not yet an error
@@ -121,7 +129,7 @@ class Upstream:
             Unanswered: no whole answer came.
         """
         guarded = ask.operation not in _UNGUARDED
-        permit = self.breaker.acquire() if guarded else None
+        permit = await self._permit(ask.operation) if guarded else None
         began = self._clock.now()
         status: int | None = None
         outcome = Outcome.NEUTRAL
@@ -156,7 +164,7 @@ class Upstream:
             Unanswered: no answer came, or it broke off.
         """
         guarded = operation not in _UNGUARDED
-        permit = self.breaker.acquire() if guarded else None
+        permit = await self._permit(operation) if guarded else None
         began = self._clock.now()
         status: int | None = None
         outcome, detail = Outcome.NEUTRAL, "cancelled"
@@ -174,6 +182,33 @@ class Upstream:
             took = self._clock.now() - began
             self._hub.tell(Exchange(operation.value, status, outcome, took))
 
+    async def _permit(self, operation: Operation) -> Permit | None:
+        """Leave to send.
+
+        Raises:
+            CircuitOpen: the circuit is open, or half-open with its probes out.
+        """
+        permit = self.breaker.acquire()
+        for _ in range(MAX_KNOCKS):
+            if operation is not Operation.POLL or permit is None or not permit.is_probe:
+                break
+            await self._knock(permit)
+            permit = self.breaker.acquire()
+        return permit
+
+    async def _knock(self, permit: Permit) -> None:
+        """Probe with a question that is answered at once."""
+        ask = Ask(operation=Operation.QUERY, path=_KNOCK, method="GET", timeout_s=KNOCK_TIMEOUT_S)
+        outcome, detail = Outcome.NEUTRAL, "cancelled"
+        try:
+            response = await self._transport.send(self._request(ask))
+            outcome = of_status(ask.operation, response.status)
+            detail = f"{ask.path} answered {response.status}"
+        except TransportFault as fault:
+            outcome, detail = of_fault(fault.fault), f"{ask.path}: {fault.detail}"
+        finally:
+            self.breaker.settle(permit, outcome, detail)
+
     def _with_key(self, passing: Passing) -> Passing:
         if any(name in {"x-api-key", "authorization"} for name, _ in passing.headers):
             return passing
@@ -185,6 +220,10 @@ class Upstream:
             headers["content-type"] = ask.content_type
         if ask.identity is not None:
             headers["x-idempotency-key"] = ask.identity
+        if ask.operation is Operation.PROBE:
+            # SkyRL 0.3.0 breaks a connection some time after it stumbled over a probe's body, and
+            # whatever would have gone out on it next would be lost.
+            headers["connection"] = "close"
         timeout_s = self._timeout_s if ask.timeout_s is None else ask.timeout_s
         return Request(ask.method, ask.path, headers, ask.body, timeout_s)
 

@@ -5,6 +5,7 @@ import pytest
 from tinkex_proxy.core.outcome import Fault, Operation, Outcome
 from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, UpstreamFault
 from tinkex_proxy.runtime.events import Exchange
+from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, detail_of, json_of
 
 
@@ -105,3 +106,26 @@ def test_json_answers_are_read_or_explained(reply) -> None:
 )
 def test_what_an_error_answer_says(reply, body: object, said: str) -> None:
     assert detail_of(reply(500, body)) == said
+
+
+async def test_a_throttled_key_holds_back_its_submits_and_nothing_else(bench, reply) -> None:
+    """Whichever call was refused: a lane's, a sample's, or an SDK's own."""
+    upstream, transport = bench.upstream([reply(429, retry_after="7"), reply(), reply(), reply()])
+    await upstream.ask(ask())
+    assert upstream.pace.snapshot()["held_back_s"] == 7
+    for operation in (Operation.POLL, Operation.QUERY):
+        await upstream.ask(ask(operation))
+    assert bench.clock.slept == []
+    await upstream.ask(ask())
+    assert bench.clock.slept == [7]
+    assert len(transport.requests) == 4
+    assert upstream.pace.snapshot()["submits_out"] == 0
+
+
+async def test_an_sdks_own_refusal_holds_back_the_keys_submits(bench, reply) -> None:
+    upstream, _ = bench.upstream([reply(429, retry_after="7"), reply()])
+    passing = Passing("POST", "/api/v1/asample", [], b"{}", 5.0)
+    async with upstream.relay(Operation.SUBMIT, passing) as passed:
+        assert passed.status == 429
+    await upstream.ask(ask())
+    assert bench.clock.slept == [7]

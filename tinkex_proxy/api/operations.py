@@ -113,14 +113,21 @@ def _breakers(router: APIRouter, ops: Operations) -> None:
 def _insight(router: APIRouter, ops: Operations) -> None:
     @router.get("/lanes", summary="All lanes")
     async def lanes() -> JSONResponse:
-        """Every model's lane: depth, what is on the wire, sequence numbers, queue state."""
+        """Every model's lane: depth, what is on the wire, sequence numbers, queue state.
+
+        And every key's pace: what is out, what may be out, for how long all is held back and why.
+        """
         now = ops.clock.now()
         shown = [
             {"upstream": ops.upstream, "key_id": account.key_id, **model.snapshot(now)}
             for account in ops.accounts
             for model in account.models.values()
         ]
-        return JSONResponse({"lanes": shown})
+        keys = [
+            {"key_id": account.key_id, **account.upstream.pace.snapshot()}
+            for account in ops.accounts
+        ]
+        return JSONResponse({"lanes": shown, "keys": keys})
 
     @router.get("/config", summary="The configuration in force")
     async def config() -> JSONResponse:

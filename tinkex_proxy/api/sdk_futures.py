@@ -127,6 +127,9 @@ class SdkFutures:
             account.upstream.breaker.check()
         except CircuitOpen as shut:
             return try_again(request_id, "paused_capacity", shut.detail)
+        held = account.upstream.pace.held_back()
+        if held is not None:
+            return try_again(request_id, "paused_rate_limit", held[1])
         running = self._running.get(request_id)
         state, reason = "active", None
         if running is not None:

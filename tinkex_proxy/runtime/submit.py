@@ -29,15 +29,13 @@ from tinkex_proxy.errors import (
 )
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of, retry_after_s
 
 __all__ = ["Admitted", "Refused", "Submitter", "retry_after_s"]
 
 # A refused connection is asked again this often before the caller is told: with the waits between,
 # that covers the restart of a local upstream, and is how often a breaker lets it fail.
 CONNECT_ATTEMPTS = 5
-# The SDK obeys a Retry-After up to a minute; a longer one is bad advice for a waiting caller.
-MAX_RETRY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +219,3 @@ def _request_id(response: Response) -> str | None:
     except msgspec.DecodeError:
         return None
     return None if named is None else str(named)
-
-
-def retry_after_s(response: Response) -> float | None:
-    """Seconds the upstream asks to wait, at most a minute, or None."""
-    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(response.headers.get(header, "")) / unit
-        except ValueError:
-            continue
-        if seconds > 0:
-            return min(seconds, MAX_RETRY_AFTER_S)
-    return None

@@ -7,6 +7,8 @@ one of two exceptions: `CircuitOpen` (nothing was sent) or `Unanswered` (with it
 Heartbeats pass an open breaker: a session that is not kept alive takes its models with it. So do
 probes, which only ask whether and how the upstream answers, and never count.
 
+Submits of a key that was asked to slow down wait in line (`pace.py`), whoever asked for them.
+
 A long poll is no probe of a half-open circuit: it is held for minutes, and who asks meanwhile would
 be refused. A question goes first in its place.
 """
@@ -23,6 +25,7 @@ from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Exchange, Hub
+from tinkex_proxy.runtime.pace import Pace
 from tinkex_proxy.runtime.transport import (
     Passed,
     Passing,
@@ -32,7 +35,16 @@ from tinkex_proxy.runtime.transport import (
     TransportFault,
 )
 
-__all__ = ["JSON", "PROTOBUF", "Ask", "Unanswered", "Upstream", "detail_of", "json_of"]
+__all__ = [
+    "JSON",
+    "PROTOBUF",
+    "Ask",
+    "Unanswered",
+    "Upstream",
+    "detail_of",
+    "json_of",
+    "retry_after_s",
+]
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
@@ -40,6 +52,10 @@ PROTOBUF = "application/x-protobuf"
 _UNGUARDED = frozenset({Operation.HEARTBEAT, Operation.PROBE})
 _KNOCK = "/api/v1/healthz"
 KNOCK_TIMEOUT_S = 5.0
+# Submits of one key that are out at once; the SDK's own figure for samples.
+MAX_SUBMITS = 2000
+# The SDK obeys a Retry-After up to a minute; a longer one is bad advice for a waiting caller.
+MAX_RETRY_AFTER_S = 60.0
 # An upstream that answers its health check with 429 says neither yes nor no.
 MAX_KNOCKS = 5
 
@@ -117,6 +133,7 @@ class Upstream:
         self._transport = transport
         self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
         self.breaker = breaker
+        self.pace = Pace(clock, most=MAX_SUBMITS)
         self._clock = clock
         self._hub = hub
         self.reached: bool | None = None
@@ -128,6 +145,18 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no whole answer came.
         """
+        if ask.operation is not Operation.SUBMIT:
+            return await self._ask(ask)
+        sent_at = await self.pace.go()
+        status, wait_s = None, None
+        try:
+            response = await self._ask(ask)
+            status, wait_s = response.status, retry_after_s(response)
+        finally:
+            self.pace.ended(sent_at, status, wait_s=wait_s)
+        return response
+
+    async def _ask(self, ask: Ask) -> Response:
         guarded = ask.operation not in _UNGUARDED
         permit = await self._permit(ask.operation) if guarded else None
         began = self._clock.now()
@@ -171,6 +200,10 @@ class Upstream:
         try:
             async with self._transport.relay(self._with_key(passing)) as passed:
                 status = passed.status
+                if operation is Operation.SUBMIT:
+                    headers = {name.lower(): value for name, value in passed.headers}
+                    wait_s = retry_after_s(Response(status, headers, b""))
+                    self.pace.heard(began, status, wait_s=wait_s)
                 yield passed
             outcome, detail = of_status(operation, status), f"{passing.path} answered {status}"
         except TransportFault as fault:
@@ -268,3 +301,15 @@ def detail_of(response: Response) -> str:
             if isinstance(said := body.get(field), str):
                 return said[:500]
     return text[:500]
+
+
+def retry_after_s(response: Response) -> float | None:
+    """Seconds the upstream asks to wait, at most a minute, or None."""
+    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(response.headers.get(header, "")) / unit
+        except ValueError:
+            continue
+        if seconds > 0:
+            return min(seconds, MAX_RETRY_AFTER_S)
+    return None

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tinkex_proxy.assembly import build
+from tinkex_proxy.assembly import _breaker_settings, build
 from tinkex_proxy.config import Settings
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import ApiKeyMissing
 from tinkex_proxy.wire.datum import Flavour
 
@@ -34,6 +35,24 @@ async def test_the_breaker_is_named_after_upstream_and_key_and_trips_as_set() ->
     shown = account.upstream.breaker.snapshot("u", account.key_id)
     assert shown["id"] == "127.0.0.1-1-none"
     assert shown["failure_threshold"] == 2
+    chosen = {
+        "failure_rate": 0.25,
+        "minimum_calls": 7,
+        "window_s": 9,
+        "slow_call_ms": 2500,
+        "slow_call_rate": 0.75,
+        "timeout_ms": 4000,
+        "max_timeout_ms": 8000,
+        "half_open_max_calls": 3,
+        "success_threshold": 2,
+    }
+    options = {f"circuit_breaker.{name}": value for name, value in chosen.items()}
+    gate = _breaker_settings(Settings.load({**UPSTREAM, **options})).gate
+    assert gate.trip == TripSettings(
+        failure_rate=0.25, minimum_calls=7, window_s=9, slow_s=2.5, slow_rate=0.75
+    )
+    assert (gate.open_for_s, gate.longest_open_s) == (4, 8)
+    assert (gate.max_probes, gate.successes_to_close) == (3, 2)
     off = await account_with(circuit_breaker__enabled=False)
     assert off.upstream.breaker.snapshot("u", "k")["state"] == "disabled"
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import platform
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
@@ -161,6 +163,7 @@ class _Makings:
             clock=self.clock,
             hub=self.hub,
             wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
+            draw=random.random,
         )
         upstream = Upstream(
             self.transport,
@@ -200,10 +203,19 @@ def _breaker_settings(settings: Settings) -> BreakerSettings:
     slowest = max(settings.upstream.request_timeout_s, settings.upstream.poll_timeout_s)
     return BreakerSettings(
         enabled=chosen.enabled,
-        failure_threshold=chosen.failure_threshold,
         gate=GateSettings(
+            trip=TripSettings(
+                failure_threshold=chosen.failure_threshold,
+                failure_rate=chosen.failure_rate,
+                minimum_calls=chosen.minimum_calls,
+                window_s=chosen.window_s,
+                slow_s=None if chosen.slow_call_ms is None else chosen.slow_call_ms / 1000,
+                slow_rate=chosen.slow_call_rate,
+            ),
             open_for_s=chosen.timeout_ms / 1000,
+            longest_open_s=chosen.max_timeout_ms / 1000,
             max_probes=chosen.half_open_max_calls,
+            successes_to_close=chosen.success_threshold,
             probe_lease_s=slowest + LEASE_MARGIN_S,
         ),
     )

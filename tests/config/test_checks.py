@@ -41,6 +41,7 @@ def test_another_listener_is_no_loop(options: dict[str, str]) -> None:
         ({"batching.idle_flush_ms": "6"}, "the window always ends first"),
         ({"batching.preferred_sizes": "8,2000"}, r"\[2000\] exceed batching.max_datums"),
         ({"upstream.connect_timeout_s": "61"}, "can never pass"),
+        ({"circuit_breaker.slow_call_ms": "60000"}, "it fails first"),
     ],
 )
 def test_a_setting_that_another_makes_void_is_found(options: dict[str, str], sentence: str) -> None:
@@ -85,3 +86,10 @@ def test_batches_of_one_are_worth_a_warning() -> None:
     (found,) = find_warnings(Settings.load(options))
     assert "no call ever shares" in found
     assert find_warnings(Settings.load({**options, "batching.enabled": "false"})) == []
+
+
+def test_a_time_open_that_never_grows_is_worth_a_warning() -> None:
+    options = {"circuit_breaker.timeout_ms": "600000"}
+    (found,) = find_warnings(Settings.load(options))
+    assert "Raise max_timeout_ms" in found
+    assert find_warnings(Settings.load({"circuit_breaker.timeout_ms": "300000"})) == []

@@ -1,24 +1,37 @@
 import pytest
 
-from tinkex_proxy.core.breaker import TRANSITIONS, Gate, GateSettings, Permit, Refusal, State
+from tinkex_proxy.core.breaker import (
+    TRANSITIONS,
+    Gate,
+    GateSettings,
+    Permit,
+    Refusal,
+    State,
+    Verdict,
+)
+from tinkex_proxy.core.trip import TripSettings
 
-SETTINGS = GateSettings(open_for_s=10, max_probes=1, probe_lease_s=30)
+TRIP = TripSettings(failure_threshold=2)
+SETTINGS = GateSettings(trip=TRIP, open_for_s=10, max_probes=1, probe_lease_s=30)
 
 
 class Counter:
-    """A circuit that trips after two failures in a row."""
+    """A circuit that counts failures in a row."""
 
     def __init__(self) -> None:
         self.state = State.CLOSED
         self.failures = 0
         self.seen: list[tuple[State, State]] = []
 
-    def record(self, *, ok: bool) -> None:
+    def record(self, *, ok: bool, threshold: int) -> None:
         self.failures = 0 if ok else self.failures + 1
         if ok and self.state is State.HALF_OPEN:
             self._move(State.CLOSED)
-        elif not ok and (self.state is State.HALF_OPEN or self.failures >= 2):
+        elif not ok and (self.state is State.HALF_OPEN or self.failures >= threshold):
             self._move(State.OPEN)
+
+    def open(self) -> None:
+        self._move(State.OPEN)
 
     def half_open(self) -> None:
         self._move(State.HALF_OPEN)
@@ -65,7 +78,8 @@ def test_state_is_right_without_traffic(tripped: Gate) -> None:
 
 
 def test_several_probes_where_several_are_allowed() -> None:
-    gate = Gate(Counter(), GateSettings(open_for_s=10, max_probes=2, probe_lease_s=30))
+    settings = GateSettings(trip=TRIP, open_for_s=10, max_probes=2, probe_lease_s=30)
+    gate = Gate(Counter(), settings)
     for _ in range(2):
         gate.settle(permit(gate, 0), ok=False, now=0)
     assert [isinstance(gate.acquire(10), Permit) for _ in range(3)] == [True, True, False]
@@ -76,14 +90,14 @@ def test_lost_probe_does_not_wedge(tripped: Gate) -> None:
     late = permit(tripped, 10)
     assert isinstance(tripped.acquire(39.9), Refusal)
     assert permit(tripped, 40).is_probe
-    assert tripped.settle(late, ok=True, now=41) is None
+    assert tripped.settle(late, ok=True, now=41) is Verdict.LOST
     assert tripped.state(41) is State.HALF_OPEN
     assert tripped.stale == 1
 
 
 def test_cancelled_probe_frees_its_place(tripped: Gate) -> None:
     probe = permit(tripped, 10)
-    assert tripped.settle(probe, ok=None, now=11) is None
+    assert tripped.settle(probe, ok=None, now=11) is Verdict.NEUTRAL
     assert permit(tripped, 11).is_probe
 
 
@@ -92,7 +106,7 @@ def test_late_failure_does_not_extend_the_window() -> None:
     slow = permit(gate, 0)
     for _ in range(2):
         gate.settle(permit(gate, 0), ok=False, now=0)
-    gate.settle(slow, ok=False, now=9)
+    assert gate.settle(slow, ok=False, now=9) is Verdict.LATE
     assert gate.retry_after_s(9) == 1
     assert gate.stale == 1
 
@@ -103,17 +117,18 @@ def test_late_success_does_not_close() -> None:
     for _ in range(2):
         gate.settle(permit(gate, 0), ok=False, now=0)
     probe = permit(gate, 10)
-    assert gate.settle(slow, ok=True, now=11) is None
+    assert gate.settle(slow, ok=True, now=11) is Verdict.LATE
     assert gate.state(11) is State.HALF_OPEN
-    assert gate.settle(probe, ok=True, now=12) is State.CLOSED
+    assert gate.settle(probe, ok=True, now=12) is Verdict.COUNTED
+    assert gate.state(12) is State.CLOSED
 
 
 @pytest.mark.parametrize(("ok", "after"), [(True, State.CLOSED), (False, State.OPEN)])
 def test_probe_decides(tripped: Gate, ok: bool, after: State) -> None:
-    """One success closes, one failure opens anew with a whole window."""
-    assert tripped.settle(permit(tripped, 10), ok=ok, now=12) is after
+    """One success closes, one failure opens anew, for twice the time."""
+    tripped.settle(permit(tripped, 10), ok=ok, now=12)
     assert tripped.state(12) is after
-    assert tripped.retry_after_s(12) == (0 if ok else 10)
+    assert tripped.retry_after_s(12) == (0 if ok else 20)
     assert tripped.opened_at == (None if ok else 12)
 
 
@@ -121,7 +136,8 @@ def test_neutral_outcomes_move_nothing() -> None:
     gate = Gate(Counter(), SETTINGS)
     gate.settle(permit(gate, 0), ok=False, now=0)
     gate.settle(permit(gate, 0), ok=None, now=0)
-    assert gate.settle(permit(gate, 0), ok=False, now=0) is State.OPEN
+    gate.settle(permit(gate, 0), ok=False, now=0)
+    assert gate.state(0) is State.OPEN
     assert gate.generation == gate.transitions == 1
 
 
@@ -130,7 +146,116 @@ def test_every_move_is_in_the_table() -> None:
     gate = Gate(circuit, SETTINGS)
     now = 0.0
     for ok in (False, False, False, True, True, False, False, True):
-        now += 11
+        now += 41
         gate.settle(permit(gate, now), ok=ok, now=now)
-    assert circuit.seen
+    assert circuit.seen == [(move.before, move.after) for move in gate.moves]
+    assert len(gate.moves) == gate.transitions == 8
     assert all(after in TRANSITIONS[before] for before, after in circuit.seen)
+
+
+def test_what_moved_is_left_to_be_told_with_its_cause(tripped: Gate) -> None:
+    tripped.settle(permit(tripped, 10), ok=True, now=11)
+    assert [move.cause for move in tripped.moves] == [
+        "2 failures in a row",
+        "it has been open for its time",
+        "probes that succeeded: 1",
+    ]
+
+
+def test_the_time_open_doubles_up_to_the_longest_and_begins_anew_once_closed() -> None:
+    """A probe that fails doubles it, a success that closes forgets it."""
+    gate = Gate(Counter(), GateSettings(trip=TRIP, open_for_s=30, longest_open_s=300))
+    now, spans = 0.0, []
+    gate.settle(permit(gate, now), ok=False, now=now)
+    for ok in (False, False, False, False, False, False, True, False, False):
+        gate.settle(permit(gate, now), ok=ok, now=now)
+        spans.append(gate.retry_after_s(now))
+        now += spans[-1]
+    assert spans == [30, 60, 120, 240, 300, 300, 0, 0, 30]
+
+
+@pytest.mark.parametrize(("draw", "span"), [(0.0, 10.0), (0.5, 10.5)])
+def test_jitter_only_adds_to_the_time_open(draw: float, span: float) -> None:
+    gate = Gate(Counter(), SETTINGS)
+    for _ in range(2):
+        gate.settle(permit(gate, 0), ok=False, now=0, draw=draw)
+    assert gate.retry_after_s(0) == span
+    assert gate.due() == span
+
+
+def test_jitter_does_not_pass_the_longest_and_the_longest_is_not_below_the_first() -> None:
+    for longest in (10, 1):
+        settings = GateSettings(trip=TRIP, open_for_s=10, longest_open_s=longest)
+        gate = Gate(Counter(), settings)
+        for _ in range(2):
+            gate.settle(permit(gate, 0), ok=False, now=0, draw=0.9)
+        assert gate.retry_after_s(0) == 10
+
+
+def test_many_trips_do_not_overflow(tripped: Gate) -> None:
+    now = 10.0
+    for _ in range(2000):
+        tripped.settle(permit(tripped, now), ok=False, now=now)
+        now += 300
+    assert tripped.retry_after_s(now - 300) == 300
+
+
+def test_it_closes_after_as_many_probes_as_asked_for() -> None:
+    settings = GateSettings(trip=TRIP, open_for_s=10, max_probes=2, successes_to_close=3)
+    gate = Gate(Counter(), settings)
+    for _ in range(2):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    for _ in range(2):
+        gate.settle(permit(gate, 10), ok=True, now=10)
+        assert gate.state(10) is State.HALF_OPEN
+    gate.settle(permit(gate, 10), ok=True, now=10)
+    assert gate.state(10) is State.CLOSED
+
+
+def test_one_failed_probe_undoes_those_that_passed() -> None:
+    settings = GateSettings(trip=TRIP, open_for_s=10, successes_to_close=2)
+    gate = Gate(Counter(), settings)
+    for _ in range(2):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    gate.settle(permit(gate, 10), ok=True, now=10)
+    gate.settle(permit(gate, 10), ok=False, now=10)
+    gate.settle(permit(gate, 30), ok=True, now=30)
+    assert gate.state(30) is State.HALF_OPEN
+
+
+def test_a_failure_rate_trips_what_never_fails_in_a_row() -> None:
+    """Four of five fail and a success always comes between: half of ten calls is enough."""
+    trip = TripSettings(failure_threshold=5, failure_rate=0.5, minimum_calls=10)
+    gate = Gate(Counter(), GateSettings(trip=trip))
+    calls = 0
+    while gate.state(calls) is State.CLOSED:
+        gate.settle(permit(gate, calls), ok=calls % 5 == 4, now=calls)
+        calls += 1
+    assert calls == 11, "the tenth call is a success, and a success trips nothing"
+    assert gate.moves[0].cause == "9 of 11 calls failed within 60 s"
+
+
+def test_slow_calls_trip_though_they_succeed_and_polls_are_never_slow() -> None:
+    trip = TripSettings(slow_s=5, slow_rate=1, minimum_calls=3)
+    gate = Gate(Counter(), GateSettings(trip=trip))
+    for _ in range(5):
+        gate.settle(permit(gate, 0), ok=True, now=50, timed=False)
+    for _ in range(3):
+        assert gate.state(100) is State.CLOSED
+        gate.settle(permit(gate, 100), ok=True, now=105)
+    assert gate.state(105) is State.CLOSED, "three of eight"
+    gate = Gate(Counter(), GateSettings(trip=trip))
+    for _ in range(3):
+        gate.settle(permit(gate, 100), ok=True, now=105)
+    assert gate.state(105) is State.OPEN
+    assert gate.moves[0].cause == "3 of 3 calls took 5 s or longer within 60 s"
+
+
+def test_a_closed_circuit_has_forgotten_the_window_that_tripped_it() -> None:
+    trip = TripSettings(failure_threshold=100, failure_rate=0.5, minimum_calls=4)
+    gate = Gate(Counter(), GateSettings(trip=trip, open_for_s=10))
+    for _ in range(4):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    gate.settle(permit(gate, 10), ok=True, now=10)
+    gate.settle(permit(gate, 10), ok=False, now=10)
+    assert gate.state(10) is State.CLOSED

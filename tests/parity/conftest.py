@@ -10,6 +10,7 @@ import pytest
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
@@ -59,8 +60,15 @@ class Scripted:
             script = iter(answers)
             answers = lambda _: next(script)  # noqa: E731
         transport = ScriptedTransport(answers)
-        settings = BreakerSettings(failure_threshold=100_000, gate=GateSettings())
-        breaker = Breaker("b", settings, clock=self.clock, hub=self.hub, wall_clock=self.clock.now)
+        trip = TripSettings(failure_threshold=100_000)
+        breaker = Breaker(
+            "b",
+            BreakerSettings(gate=GateSettings(trip=trip)),
+            clock=self.clock,
+            hub=self.hub,
+            wall_clock=self.clock.now,
+            draw=lambda: 0.0,
+        )
         upstream = Upstream(transport, "tml-key", breaker, clock=self.clock, hub=self.hub)
         return upstream, transport.requests
 

@@ -5,6 +5,7 @@ import pytest
 
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.events import Event, Hub
@@ -58,11 +59,16 @@ class Bench:
         breaker = Breaker(
             "b",
             BreakerSettings(
-                failure_threshold=threshold, gate=GateSettings(open_for_s=30, probe_lease_s=100)
+                gate=GateSettings(
+                    trip=TripSettings(failure_threshold=threshold),
+                    open_for_s=30,
+                    probe_lease_s=100,
+                )
             ),
             clock=self.clock,
             hub=self.hub,
             wall_clock=lambda: 1.5,
+            draw=lambda: 0.0,
         )
         return Upstream(transport, key, breaker, clock=self.clock, hub=self.hub), transport
 

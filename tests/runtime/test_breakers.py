@@ -2,6 +2,7 @@ import pytest
 
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.events import Transition
@@ -9,11 +10,18 @@ from tinkex_proxy.runtime.events import Transition
 
 @pytest.fixture
 def breaker(bench):
-    settings = BreakerSettings(
-        failure_threshold=3, gate=GateSettings(open_for_s=30, max_probes=1, probe_lease_s=100)
-    )
+    trip = TripSettings(failure_threshold=3)
+    return make(bench, GateSettings(trip=trip, open_for_s=30, max_probes=1, probe_lease_s=100))
+
+
+def make(bench, gate: GateSettings, *, enabled: bool = True, draw: float = 0.0) -> Breaker:
     return Breaker(
-        "up-1", settings, clock=bench.clock, hub=bench.hub, wall_clock=lambda: 1700000000.0
+        "up-1",
+        BreakerSettings(enabled=enabled, gate=gate),
+        clock=bench.clock,
+        hub=bench.hub,
+        wall_clock=lambda: 1700000000.0,
+        draw=lambda: draw,
     )
 
 
@@ -83,9 +91,25 @@ def test_success_forgives(breaker) -> None:
 
 
 def test_switched_off_it_counts_and_never_refuses(bench) -> None:
-    settings = BreakerSettings(enabled=False, failure_threshold=1)
-    breaker = Breaker("b", settings, clock=bench.clock, hub=bench.hub, wall_clock=lambda: 0)
+    gate = GateSettings(trip=TripSettings(failure_threshold=1))
+    breaker = make(bench, gate, enabled=False)
     fail(breaker, 5)
     breaker.check()
     shown = breaker.snapshot("u", "k")
     assert (shown["state"], shown["counts"]["failure"]) == ("disabled", 5)
+
+
+def test_a_rate_trips_aiobreaker_too_and_the_cause_names_the_last_failure(breaker, bench) -> None:
+    trip = TripSettings(failure_threshold=100, failure_rate=0.5, minimum_calls=4)
+    breaker = make(bench, GateSettings(trip=trip, open_for_s=30), draw=0.5)
+    for _ in range(2):
+        breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
+        fail(breaker)
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["retry_after_s"]) == ("open", 31.5)
+    (told,) = bench.recorder.events
+    assert told.cause == "2 of 4 calls failed within 60 s (last: answered 503)"
+    bench.clock.advance(32)
+    breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["opened_at"]) == ("closed", None)

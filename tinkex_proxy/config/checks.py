@@ -15,12 +15,12 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 def find_contradictions(settings: Settings) -> list[str]:
     """Settings that cannot all be meant; the proxy does not start with them."""
-    return [*_self_loop(settings), *_unreachable(settings)]
+    return [*_self_loop(settings), *_unreachable(settings), *_never_slow(settings)]
 
 
 def find_warnings(settings: Settings) -> list[str]:
     """Settings that may be meant and are worth a second look."""
-    return [*_exposure(settings), *_pointless(settings)]
+    return [*_exposure(settings), *_pointless(settings), *_never_growing(settings)]
 
 
 def _self_loop(settings: Settings) -> Iterator[str]:
@@ -63,6 +63,15 @@ def _unreachable(settings: Settings) -> Iterator[str]:
         )
 
 
+def _never_slow(settings: Settings) -> Iterator[str]:
+    slow_ms, timeout_s = settings.circuit_breaker.slow_call_ms, settings.upstream.request_timeout_s
+    if slow_ms is not None and slow_ms / 1000 >= timeout_s:
+        yield (
+            f"circuit_breaker.slow_call_ms ({slow_ms}) is not below upstream.request_timeout_s "
+            f"({timeout_s:g} s): no call is ever slow, it fails first"
+        )
+
+
 def _exposure(settings: Settings) -> Iterator[str]:
     server, upstream = settings.server, urlsplit(settings.upstream.base_url)
     if server.uds is None and not _is_here(server.host, wildcard=False):
@@ -83,6 +92,16 @@ def _pointless(settings: Settings) -> Iterator[str]:
         yield (
             "batching.enabled is true and batching.max_batch_size is 1: no call ever shares a "
             "request. Set batching.enabled to false, or allow more calls"
+        )
+
+
+def _never_growing(settings: Settings) -> Iterator[str]:
+    chosen = settings.circuit_breaker
+    if chosen.max_timeout_ms < chosen.timeout_ms:
+        yield (
+            f"circuit_breaker.max_timeout_ms ({chosen.max_timeout_ms}) is below "
+            f"circuit_breaker.timeout_ms ({chosen.timeout_ms}): every time open is timeout_ms, and "
+            "never grows. Raise max_timeout_ms to let it"
         )
 
 

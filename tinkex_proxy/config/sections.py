@@ -143,11 +143,53 @@ class CircuitBreakerSettings(_Section):
         ge=1,
         description="How long it stays open before a probe: about as long as a restart.",
     )
+    max_timeout_ms: int = Field(
+        default=300_000,
+        ge=1,
+        description="What that time grows to, doubling with every trip until a probe succeeds. As "
+        "in Envoy and Finagle; a caller need not wait longer for an upstream that is back.",
+    )
     half_open_max_calls: int = Field(
         default=1,
         ge=1,
         description="Probes at once while half open. One answers the question; more would burden "
         "an upstream that is coming back.",
+    )
+    success_threshold: int = Field(
+        default=1,
+        ge=1,
+        description="Probes that must succeed before it closes. More for an upstream that often "
+        "answers once and fails again.",
+    )
+    failure_rate: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Share of failed calls that opens it too. Half, as elsewhere: an upstream that "
+        "fails four calls of five may never fail five in a row. 1: only where all fail.",
+    )
+    minimum_calls: int = Field(
+        default=20,
+        ge=1,
+        description="Calls the window must hold before a share of them counts. As in Hystrix.",
+    )
+    window_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="The time over which shares are taken. As in resilience4j.",
+    )
+    slow_call_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="A call (not a poll) that takes this long is slow. None: none is, because an "
+        "upstream may well take minutes to admit a call.",
+    )
+    slow_call_rate: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Share of slow calls that opens it, where `slow_call_ms` says what is slow.",
     )
 
 

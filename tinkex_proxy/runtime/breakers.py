@@ -36,7 +36,6 @@ class BreakerSettings:
     """When to trip, and the gate's own settings."""
 
     enabled: bool = True
-    failure_threshold: int = 5
     gate: GateSettings = field(default_factory=GateSettings)
 
 
@@ -51,11 +50,9 @@ def _fail() -> None:
 class _Circuit:
     """aiobreaker, seen as what the gate needs."""
 
-    def __init__(self, name: str, failure_threshold: int) -> None:
-        # The window is the gate's; an hour keeps aiobreaker from ever half-opening by itself.
-        self._inner = aiobreaker.CircuitBreaker(
-            fail_max=failure_threshold, timeout_duration=timedelta(hours=1), name=name
-        )
+    def __init__(self, name: str) -> None:
+        # The time open is the gate's; an hour keeps aiobreaker from half-opening by itself.
+        self._inner = aiobreaker.CircuitBreaker(timeout_duration=timedelta(hours=1), name=name)
 
     @property
     def state(self) -> State:
@@ -65,9 +62,13 @@ class _Circuit:
     def failures(self) -> int:
         return int(self._inner.fail_counter)
 
-    def record(self, *, ok: bool) -> None:
+    def record(self, *, ok: bool, threshold: int) -> None:
+        self._inner.fail_max = threshold
         with contextlib.suppress(_ReplayedFailure, aiobreaker.CircuitBreakerError):
             self._inner.call((lambda: None) if ok else _fail)
+
+    def open(self) -> None:
+        self._inner.open()
 
     def half_open(self) -> None:
         self._inner.half_open()
@@ -82,6 +83,7 @@ class Breaker:
         clock: monotonic seconds.
         hub: told of every transition.
         wall_clock: gives the time of day in seconds, for people only.
+        draw: gives numbers from [0, 1), for jitter.
     """
 
     def __init__(
@@ -92,26 +94,29 @@ class Breaker:
         clock: Clock,
         hub: Hub,
         wall_clock: Callable[[], float],
+        draw: Callable[[], float],
     ) -> None:
         self.id = breaker_id
         self._settings = settings
         self._clock = clock
         self._hub = hub
         self._wall_clock = wall_clock
-        self._circuit = _Circuit(breaker_id, settings.failure_threshold)
+        self._draw = draw
+        self._circuit = _Circuit(breaker_id)
         self._gate = Gate(self._circuit, settings.gate)
         self._opened_at: float | None = None
         self._counts: Counter[str] = Counter()
         self._last_error: str | None = None
 
     def check(self) -> None:
-        """Refuse new work while the window runs, without taking a permit.
+        """Refuse new work while the circuit is open, without taking a permit.
 
         Raises:
-            CircuitOpen: the window has not passed yet.
+            CircuitOpen: it is not time for a probe yet.
         """
-        if self._settings.enabled and self._gate.state(self._clock.now()) is State.OPEN:
-            self._refuse(self._gate.retry_after_s(self._clock.now()))
+        now = self._clock.now()
+        if self._settings.enabled and self._gate.state(now) is State.OPEN:
+            self._refuse(self._gate.retry_after_s(now))
 
     def acquire(self) -> Permit | None:
         """Take leave to send one request (None when the breaker is switched off).
@@ -121,37 +126,48 @@ class Breaker:
         """
         if not self._settings.enabled:
             return None
-        before = self._circuit.state
         leave = self._gate.acquire(self._clock.now())
-        if self._circuit.state is not before:
-            self._tell(before, self._circuit.state, "the open window has passed")
+        if self._gate.moves:
+            self._tell_moves()
         if isinstance(leave, Refusal):
             self._refuse(leave.retry_after_s)
         return leave
 
-    def settle(self, permit: Permit | None, outcome: Outcome, detail: str) -> None:
-        """Report how a permitted request ended; `detail` names a failure."""
+    def settle(
+        self, permit: Permit | None, outcome: Outcome, detail: str, *, timed: bool = True
+    ) -> None:
+        """Report how a permitted request ended.
+
+        Args:
+            permit: what `acquire` gave.
+            outcome: how it is judged.
+            detail: one line for a person; names a failure.
+            timed: whether the time it took says anything: a long poll is slow by design.
+        """
         self._counts[outcome.value] += 1
+        draw = 0.0
         if outcome is Outcome.FAILURE:
             self._last_error = detail
+            draw = self._draw()
         if permit is None:
             return
-        before = self._circuit.state
-        after = self._gate.settle(permit, ok=_OK.get(outcome), now=self._clock.now())
-        if after is not None:
-            self._opened_at = self._wall_clock() if after is State.OPEN else None
-            self._tell(before, after, detail or outcome.value)
+        now = self._clock.now()
+        self._gate.settle(permit, ok=_OK.get(outcome), now=now, draw=draw, timed=timed)
+        if self._gate.moves:
+            self._tell_moves()
 
     def snapshot(self, upstream: str, key_id: str) -> dict[str, object]:
         """What `GET /breakers` shows; right without traffic."""
         now = self._clock.now()
+        state = self._gate.state(now).value if self._settings.enabled else "disabled"
+        self._tell_moves()
         return {
             "id": self.id,
             "upstream": upstream,
             "key_id": key_id,
-            "state": self._gate.state(now).value if self._settings.enabled else "disabled",
+            "state": state,
             "consecutive_failures": self._circuit.failures,
-            "failure_threshold": self._settings.failure_threshold,
+            "failure_threshold": self._gate.threshold,
             "opened_at": self._opened_at,
             "retry_after_s": round(self._gate.retry_after_s(now), 3),
             "probes_in_flight": self._gate.probes(now),
@@ -176,5 +192,13 @@ class Breaker:
             retry_after_s=retry_after_s,
         )
 
-    def _tell(self, before: State, after: State, cause: str) -> None:
-        self._hub.tell(Transition(self.id, before, after, cause))
+    def _tell_moves(self) -> None:
+        moves, self._gate.moves = self._gate.moves, []
+        for move in moves:
+            cause = move.cause
+            if move.after is State.OPEN:
+                cause = f"{cause} (last: {self._last_error})"
+                self._opened_at = self._wall_clock()
+            elif move.after is State.CLOSED:
+                self._opened_at = None
+            self._hub.tell(Transition(self.id, move.before, move.after, cause))

@@ -1,0 +1,88 @@
+"""When a closed circuit trips, beyond its count of failures in a row.
+
+Three rules, any of which trips it:
+
+* **in a row**: `failure_threshold` failures with no success between them. Quick to see an outage;
+  blind to an upstream that fails most of the time but not all of it. The circuit counts these.
+* **failure rate**: at least `failure_rate` of the calls of the last `window_s` seconds failed. It
+  needs `minimum_calls` in the window, so that one failure of two calls trips nothing.
+* **slow calls**: at least `slow_rate` of them took `slow_s` or longer. Off unless asked for: a
+  training call may well take minutes.
+
+Only a failure or a slow call can trip: a success never does, though it may complete the minimum.
+What ended neither well nor badly is not in the window at all.
+"""
+
+from dataclasses import dataclass
+
+from tinkex_proxy.core.window import Counts, Window
+
+__all__ = ["Trip", "TripSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TripSettings:
+    """When to trip.
+
+    Attributes:
+        failure_threshold: failures in a row.
+        failure_rate: share of failures in the window, above 0 and at most 1; None: not looked at.
+        minimum_calls: calls the window must hold before either rate is looked at.
+        window_s: length of the window.
+        slow_s: a call that takes this long is slow; None: none is.
+        slow_rate: share of slow calls in the window, above 0 and at most 1.
+    """
+
+    failure_threshold: int = 5
+    failure_rate: float | None = None
+    minimum_calls: int = 20
+    window_s: float = 60.0
+    slow_s: float | None = None
+    slow_rate: float = 0.8
+
+
+class Trip:
+    """The rules of one circuit, and the window they look at."""
+
+    def __init__(self, settings: TripSettings) -> None:
+        self._settings = settings
+        self._window = Window(settings.window_s)
+        self._rates = settings.failure_rate is not None or settings.slow_s is not None
+
+    @property
+    def threshold(self) -> int:
+        """Failures in a row that trip."""
+        return self._settings.failure_threshold
+
+    def is_slow(self, took_s: float) -> bool:
+        """Whether a call that took this long was slow."""
+        return self._settings.slow_s is not None and took_s >= self._settings.slow_s
+
+    def count(self, now: float, *, failed: bool, slow: bool) -> None:
+        """Put one call that ended at `now` into the window."""
+        if self._rates:
+            self._window.add(now, failed=failed, slow=slow)
+
+    def counts(self, now: float) -> Counts:
+        """What the window holds."""
+        return self._window.counts(now)
+
+    def reason(self, now: float) -> str | None:
+        """Why the window trips the circuit, or None."""
+        if not self._rates:
+            return None
+        chosen, (calls, failures, slow) = self._settings, self._window.counts(now)
+        if calls < chosen.minimum_calls:
+            return None
+        if chosen.failure_rate is not None and failures >= chosen.failure_rate * calls:
+            return f"{failures} of {calls} calls failed within {chosen.window_s:g} s"
+        if chosen.slow_s is not None and slow >= chosen.slow_rate * calls:
+            return (
+                f"{slow} of {calls} calls took {chosen.slow_s:g} s or longer "
+                f"within {chosen.window_s:g} s"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Forget the window."""
+        self._window.clear()

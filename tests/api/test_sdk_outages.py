@@ -64,7 +64,7 @@ async def stage(start, request, monkeypatch):
         running = await start(
             await wire.mend(),
             sdk={"mode": request.param},
-            circuit_breaker={"timeout_ms": 1000},
+            circuit_breaker={"timeout_ms": 1000, "max_timeout_ms": 1000},
         )
         door = Door(running.proxy.app)
         url = await stack.enter_async_context(listening(door))

@@ -174,22 +174,23 @@ def test_the_time_open_doubles_up_to_the_longest_and_begins_anew_once_closed() -
     assert spans == [30, 60, 120, 240, 300, 300, 0, 0, 30]
 
 
-@pytest.mark.parametrize(("draw", "span"), [(0.0, 10.0), (0.5, 10.5)])
-def test_jitter_only_adds_to_the_time_open(draw: float, span: float) -> None:
+@pytest.mark.parametrize(("draw", "span"), [(0.0, 20.0), (0.5, 21.0)])
+def test_the_first_time_open_is_exact_and_jitter_only_adds_to_the_others(draw, span) -> None:
     gate = Gate(Counter(), SETTINGS)
     for _ in range(2):
         gate.settle(permit(gate, 0), ok=False, now=0, draw=draw)
-    assert gate.retry_after_s(0) == span
-    assert gate.due() == span
+    assert gate.retry_after_s(0) == gate.due() == 10
+    gate.settle(permit(gate, 10), ok=False, now=10, draw=draw)
+    assert gate.retry_after_s(10) == span
 
 
-def test_jitter_does_not_pass_the_longest_and_the_longest_is_not_below_the_first() -> None:
-    for longest in (10, 1):
-        settings = GateSettings(trip=TRIP, open_for_s=10, longest_open_s=longest)
-        gate = Gate(Counter(), settings)
-        for _ in range(2):
-            gate.settle(permit(gate, 0), ok=False, now=0, draw=0.9)
-        assert gate.retry_after_s(0) == 10
+@pytest.mark.parametrize("longest", [10, 1])
+def test_jitter_does_not_pass_the_longest_and_the_longest_is_not_below_the_first(longest) -> None:
+    gate = Gate(Counter(), GateSettings(trip=TRIP, open_for_s=10, longest_open_s=longest))
+    for _ in range(2):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    gate.settle(permit(gate, 10), ok=False, now=10, draw=0.9)
+    assert gate.retry_after_s(10) == 10
 
 
 def test_many_trips_do_not_overflow(tripped: Gate) -> None:

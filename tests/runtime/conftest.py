@@ -50,6 +50,7 @@ class Bench:
         answers: Iterable[Response | Fault] | Callable[[Request], Response | Fault],
         *,
         threshold: int = 100,
+        trip: TripSettings | None = None,
         key: str | None = "tml-key",
     ) -> tuple[Upstream, ScriptedTransport]:
         if not callable(answers):
@@ -60,7 +61,7 @@ class Bench:
             "b",
             BreakerSettings(
                 gate=GateSettings(
-                    trip=TripSettings(failure_threshold=threshold),
+                    trip=trip or TripSettings(failure_threshold=threshold),
                     open_for_s=30,
                     probe_lease_s=100,
                 )

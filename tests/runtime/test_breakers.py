@@ -106,10 +106,13 @@ def test_a_rate_trips_aiobreaker_too_and_the_cause_names_the_last_failure(breake
         breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
         fail(breaker)
     shown = breaker.snapshot("u", "k")
-    assert (shown["state"], shown["retry_after_s"]) == ("open", 31.5)
+    assert (shown["state"], shown["retry_after_s"]) == ("open", 30)
     (told,) = bench.recorder.events
     assert told.cause == "2 of 4 calls failed within 60 s (last: answered 503)"
-    bench.clock.advance(32)
+    bench.clock.advance(30)
+    fail(breaker)
+    assert breaker.snapshot("u", "k")["retry_after_s"] == 63, "twice 30 s, and half the jitter"
+    bench.clock.advance(63)
     breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
     shown = breaker.snapshot("u", "k")
     assert (shown["state"], shown["opened_at"]) == ("closed", None)

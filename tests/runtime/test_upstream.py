@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from tinkex_proxy.core.outcome import Fault, Operation, Outcome
+from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, UpstreamFault
 from tinkex_proxy.runtime.events import Exchange
 from tinkex_proxy.runtime.transport import Passing
@@ -50,6 +51,22 @@ async def test_our_own_patience_running_out_says_nothing_about_the_upstream(benc
     with pytest.raises(Unanswered):
         await upstream.ask(ask(Operation.POLL, patience=True))
     assert upstream.breaker.snapshot("u", "k")["state"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("operation", "state"), [(Operation.SUBMIT, "open"), (Operation.POLL, "closed")]
+)
+async def test_a_slow_submit_says_something_and_a_long_poll_is_slow_by_design(
+    bench, reply, operation: Operation, state: str
+) -> None:
+    def slowly(_):
+        bench.clock.advance(10)
+        return reply()
+
+    upstream, _ = bench.upstream(slowly, trip=TripSettings(slow_s=5, minimum_calls=2))
+    for _ in range(2):
+        await upstream.ask(ask(operation))
+    assert upstream.breaker.snapshot("u", "k")["state"] == state
 
 
 async def test_an_open_breaker_stops_all_but_heartbeats(bench, reply) -> None:

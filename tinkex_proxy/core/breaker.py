@@ -14,8 +14,8 @@ replayed into it. This gate decides what is replayed:
 
 The circuit trips by itself on failures in a row; the gate trips it on the rates of `core.trip`.
 It stays open for a time that doubles with every trip until it has been closed again, up to a
-longest, with jitter above it: proxies that tripped together do not probe together, and none probes
-sooner than it was asked to.
+longest. The first is exact, as configured; those after it have jitter above them, so that proxies
+that tripped together do not go on probing together, and none probes sooner than it was asked to.
 
 The gate reads no clock and rolls no dice: `now` is passed in, in seconds of a monotonic clock, and
 so is the draw. The state is right without traffic: whatever is asked of it, what is due by time
@@ -102,7 +102,7 @@ class GateSettings:
         trip: when to trip.
         open_for_s: time from a first trip to the first probe.
         longest_open_s: what that time grows to, doubling with every trip before it is closed.
-        jitter: how much of that time is added at most, at random.
+        jitter: how much of that time is added at most, at random, from the second trip on.
         max_probes: probes that may be out at once while half-open.
         successes_to_close: probes that must succeed before it closes.
         probe_lease_s: time after which a silent probe loses its place. Longer than any timeout of
@@ -303,7 +303,8 @@ class Gate:
         chosen = self._settings
         longest = max(chosen.open_for_s, chosen.longest_open_s)
         grown = chosen.open_for_s * 2.0 ** min(self._trips, 32)
-        self._due = now + min(longest, grown * (1 + chosen.jitter * draw))
+        spread = 1 + chosen.jitter * draw if self._trips else 1.0
+        self._due = now + min(longest, grown * spread)
         self._trips += 1
 
     def _enter(self, after: State, cause: str) -> None:

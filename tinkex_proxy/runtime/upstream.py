@@ -175,7 +175,8 @@ class Upstream:
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
             if guarded:
-                self.breaker.settle(permit, outcome, detail)
+                timed = ask.operation is not Operation.POLL
+                self.breaker.settle(permit, outcome, detail, timed=timed)
             took = self._clock.now() - began
             self._hub.tell(Exchange(ask.operation.value, status, outcome, took))
         self.reached = True
@@ -211,7 +212,8 @@ class Upstream:
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
             if guarded:
-                self.breaker.settle(permit, outcome, detail)
+                timed = operation is not Operation.POLL
+                self.breaker.settle(permit, outcome, detail, timed=timed)
             took = self._clock.now() - began
             self._hub.tell(Exchange(operation.value, status, outcome, took))
 

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 
 from tinkex_proxy.api.app import _METHODS
@@ -91,6 +92,8 @@ async def test_metrics_in_both_formats(proxy) -> None:
 
 
 async def series(proxy) -> int:
+    while not proxy.proxy.readiness.reached:  # asking whether the upstream is there counts too
+        await asyncio.sleep(0)
     text = (await proxy.client.get("/metrics")).text
     return sum(1 for line in text.splitlines() if not line.startswith("#"))
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -238,3 +239,27 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
             [sys.executable, "-c", command, hard], capture_output=True, text=True, check=True
         ).stdout
         assert said == f"({hard}, {hard})\n"
+
+
+def test_a_poll_that_is_held_does_not_outlast_the_grace(started) -> None:
+    """An SDK's call that waits for one before it never ends; its poll is told to come again."""
+    upstream = started("sandbox", "--port", "0")
+    proxy = started(
+        "serve",
+        "--port",
+        "0",
+        "--upstream.base-url",
+        upstream.url,
+        "--calls.shutdown-grace-s",
+        "1",
+    )
+    with client_of(proxy.url) as client:
+        body = {"model_id": a_model(client), "seq_id": 2, "type": "optim_step"}
+        sent = client.post("/api/v1/optim_step", json=body).json()
+        with ThreadPoolExecutor() as pool:
+            poll = pool.submit(client.post, "/api/v1/retrieve_future", json=sent)
+            while client.get("/lanes").json()["lanes"][0]["held_back"] == 0 or not poll.running():
+                pass
+            proxy.popen.terminate()
+            assert poll.result().status_code == 408
+    assert proxy.ended() == 0

@@ -76,6 +76,10 @@ class Proxy:
             account.drain()
         await self.services.ledger.drained()
 
+    def release(self) -> None:
+        """Answer those who are still held; nothing that comes later will reach them."""
+        self.services.released.set()
+
 
 def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
     """Build a proxy; opens no socket and starts no task."""

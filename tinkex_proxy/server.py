@@ -103,9 +103,13 @@ async def _run(
     if on_ready is not None and server.started:
         on_ready(url_of(listener))
     await _first_of(running, stop.wait())
+    grace_ends = loop.time() + settings.calls.shutdown_grace_s
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.calls.shutdown_grace_s):
             await _first_of(running, proxy.drain(), at_once.wait())
+    proxy.release()
+    # Drained calls are answered; what is left are long polls that are passed on.
+    config.timeout_graceful_shutdown = max(1, int(grace_ends - loop.time()))
     server.should_exit = True
     await running
     return 0 if server.started else 1

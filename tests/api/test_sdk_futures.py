@@ -81,10 +81,22 @@ async def test_while_everything_is_ended_a_held_poll_is_told_to_come_again(
     model_id = await proxy.create()
     sent = await send(proxy, message(model_id, 2, 1))
 
-    async def ended(awaited, _receive, _seconds) -> None:
+    async def ended(_self, awaited, _receive, _seconds) -> None:
         awaited.cancel()
         await asyncio.wait([awaited])
 
-    monkeypatch.setattr(sdk_futures, "wait_with", ended)
+    monkeypatch.setattr(sdk_futures.SdkFutures, "wait_with", ended)
     answer = await proxy.post("/api/v1/retrieve_future", sent.json())
     assert answer.status_code == 408
+
+
+async def test_at_the_very_end_held_polls_are_let_go(proxy) -> None:
+    """Cut off, they would look like a fault; told to come again, they find who runs next."""
+    model_id = await proxy.create()
+    sent = await send(proxy, message(model_id, 2, 1))
+    polls = [asyncio.ensure_future(proxy.post("/api/v1/retrieve_future", sent.json()))]
+    polls += [asyncio.ensure_future(proxy.post("/api/v1/retrieve_future", sent.json()))]
+    done, _ = await asyncio.wait(polls, timeout=0)
+    assert not done
+    proxy.proxy.release()
+    assert [(await poll).status_code for poll in polls] == [408, 408]

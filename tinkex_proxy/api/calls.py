@@ -7,7 +7,7 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
@@ -53,7 +53,17 @@ class PlainSettings:
 
 @dataclass(slots=True, kw_only=True)
 class Services:
-    """What the calls work with."""
+    """What the calls work with.
+
+    Attributes:
+        accounts: every key's.
+        ledger: calls that outlive their connection.
+        clock: measures and sleeps.
+        hub: is told.
+        settings: what holds for every plain call.
+        draining: whether new calls are refused.
+        released: set at the very end, for those who are held: they come again elsewhere.
+    """
 
     accounts: Accounts
     ledger: Ledger
@@ -61,6 +71,7 @@ class Services:
     hub: Hub
     settings: PlainSettings
     draining: bool = False
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)

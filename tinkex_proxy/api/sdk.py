@@ -78,7 +78,7 @@ class SdkRoute:
     def __init__(self, services: Services, settings: SdkRouteSettings) -> None:
         self._services = services
         self._settings = settings
-        self._futures = SdkFutures(services.ledger)
+        self._futures = SdkFutures(services.ledger, services.released)
         self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

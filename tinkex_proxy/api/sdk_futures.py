@@ -31,7 +31,7 @@ from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order
 from tinkex_proxy.wire.output import is_protobuf
 from tinkex_proxy.wire.sdk import json_answer
 
-__all__ = ["Running", "SdkFutures", "wait_with"]
+__all__ = ["Running", "SdkFutures"]
 
 # Begins the ids of our futures; an upstream's are left to the upstream.
 _PREFIX = "tinkex-"
@@ -69,10 +69,12 @@ class SdkFutures:
 
     Args:
         ledger: keeps what they come to.
+        released: set when polls are not to be held any more.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, released: asyncio.Event) -> None:
         self._ledger = ledger
+        self._released = released
         self._running: dict[str, Running] = {}
 
     def running(self, request_id: str) -> Running | None:
@@ -112,7 +114,7 @@ class SdkFutures:
             entry = self._ledger.find(account.key_id, request_id)
         except FutureNotFound as gone:
             return Answer(410, msgspec.json.encode({"detail": gone.detail}))
-        await wait_with(entry.task, receive, MAX_HOLD_S)
+        await self.wait_with(entry.task, receive, MAX_HOLD_S)
         if not entry.task.done() or entry.task.cancelled():
             return self._not_yet(account, request_id)
         answer = _as_asked(entry.task.result(), headers)
@@ -121,6 +123,31 @@ class SdkFutures:
             return Answer(200, msgspec.json.encode(size))
         self._ledger.fetched(entry)
         return answer
+
+    async def wait_with(
+        self,
+        awaited: "asyncio.Future[Response] | asyncio.Task[Answer]",
+        receive: Receive,
+        seconds: float,
+    ) -> None:
+        """Wait for one thing, for so long, and as long as the caller and we are there.
+
+        Raises:
+            CallerLeft: the caller hung up first.
+        """
+        if awaited.done() or self._released.is_set():
+            return
+        loop = asyncio.get_running_loop()
+        gone = loop.create_task(hung_up(receive))
+        released = loop.create_task(self._released.wait())
+        try:
+            waits = (awaited, gone, released)
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not awaited.done():
+                raise CallerLeft
+        finally:
+            gone.cancel()
+            released.cancel()
 
     def _not_yet(self, account: Account, request_id: str) -> Answer:
         try:
@@ -140,25 +167,6 @@ class SdkFutures:
             if queue is not None:
                 state, reason = queue.state, queue.reason
         return try_again(request_id, state, reason)
-
-
-async def wait_with(
-    awaited: "asyncio.Future[Response] | asyncio.Task[Answer]", receive: Receive, seconds: float
-) -> None:
-    """Wait for one thing, so long and as long as the caller does.
-
-    Raises:
-        CallerLeft: the caller hung up first.
-    """
-    if awaited.done():
-        return
-    gone = asyncio.get_running_loop().create_task(hung_up(receive))
-    try:
-        await asyncio.wait((awaited, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not awaited.done():
-            raise CallerLeft
-    finally:
-        gone.cancel()
 
 
 async def _run(running: Running) -> Answer:

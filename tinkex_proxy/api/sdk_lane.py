@@ -19,7 +19,7 @@ import msgspec
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.callers import coalesce_of, digest_of
-from tinkex_proxy.api.sdk_futures import Running, SdkFutures, wait_with
+from tinkex_proxy.api.sdk_futures import Running, SdkFutures
 from tinkex_proxy.errors import IdempotencyKeyReused, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
@@ -175,7 +175,7 @@ class LaneCalls:
             return Answer(200, msgspec.json.encode(promise))
         entry.waiters += 1
         try:
-            await wait_with(admitted, receive, ADMISSION_S)
+            await self._futures.wait_with(admitted, receive, ADMISSION_S)
         except CallerLeft:
             if entry.waiters == 1 and running.model.driver.withdraw([running.call]):
                 entry.task.cancel()

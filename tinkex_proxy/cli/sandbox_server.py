@@ -8,6 +8,7 @@ from typing import Final
 import uvicorn
 
 from tinkex_proxy.api.listener import ListeningServer, url_of
+from tinkex_proxy.sandbox.abort import AbortableProtocol
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
 
@@ -31,6 +32,7 @@ async def _serve(options: Options, listener: socket.socket) -> None:
     server = ListeningServer(
         uvicorn.Config(
             create_app(options),
+            http=AbortableProtocol,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -10,10 +10,13 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tinkex_proxy.sandbox.faults_face import FaultsFace
 from tinkex_proxy.sandbox.gate import Gate
 from tinkex_proxy.sandbox.http import answering
+from tinkex_proxy.sandbox.injection import FaultInjector
 from tinkex_proxy.sandbox.options import Options
 from tinkex_proxy.sandbox.registry import Registry
+from tinkex_proxy.sandbox.rehearsal import Rehearsal
 from tinkex_proxy.sandbox.sampling_face import SamplingFace
 from tinkex_proxy.sandbox.service import Service
 from tinkex_proxy.sandbox.service_face import ServiceFace
@@ -32,6 +35,7 @@ def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -
         now: gives monotonic seconds; for tests of expiry.
     """
     service = Service(options, now)
+    rehearsal = Rehearsal(options.faults, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -39,14 +43,23 @@ def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -
         yield
         await service.engine.close()
 
-    faces = (ServiceFace(service), TrainingFace(service), SamplingFace(service), Registry(service))
+    faces = (
+        ServiceFace(service),
+        TrainingFace(service),
+        SamplingFace(service),
+        Registry(service),
+        FaultsFace(rehearsal, service.sessions),
+    )
     routes = [
-        Route(path, answering(endpoint), methods=[method])
+        Route(path, answering(endpoint), methods=methods.split())
         for face in faces
-        for path, (method, endpoint) in face.routes().items()
+        for path, (methods, endpoint) in face.routes().items()
     ]
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Gate, keys=options.api_keys)],
+        middleware=[
+            Middleware(Gate, keys=options.api_keys),
+            Middleware(FaultInjector, rehearsal, service.sessions.end_all),
+        ],
     )

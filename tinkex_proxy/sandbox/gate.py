@@ -1,8 +1,7 @@
 """What every request passes first: the key is checked, and the answer is marked as a sandbox's.
 
-Plain ASGI: an answer goes out as it is made. Faults that a user rehearses (latency, errors, resets,
-lost answers) belong in here too, before and after the application is called: each of them is
-something done to a request or an answer as a whole.
+Plain ASGI: an answer goes out as it is made. Faults that a user rehearses come behind it (see
+`injection`), so that their answers say too that a sandbox gave them.
 """
 
 from starlette.datastructures import Headers, MutableHeaders

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from tinkex_proxy.sandbox.plans import Plan
+
 __all__ = ["FLAVOURS", "Options"]
 
+NO_FAULTS = Plan()
 FLAVOURS = ("both", "protobuf", "json")
 
 
@@ -25,6 +28,7 @@ class Options:
         keep_results: how many results are kept; older ones are answered with 410.
         metadata_above_bytes: results larger than this are announced before they are sent, where the
             poll allows it.
+        faults: what goes wrong from the start on.
     """
 
     flavours: str = "both"
@@ -38,6 +42,7 @@ class Options:
     max_chunk_bytes: int = 5_000_000
     keep_results: int = 100_000
     metadata_above_bytes: int = 1_000_000
+    faults: Plan = NO_FAULTS
 
     def __post_init__(self) -> None:
         """Refuse what would otherwise be taken for something else."""

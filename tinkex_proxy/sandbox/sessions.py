@@ -73,6 +73,13 @@ class Sessions:
             self._ended.add(session_id)
             self._on_end(session_id)
 
+    def end_all(self) -> list[str]:
+        """End every session now; gives which."""
+        ids = self.ids
+        for session_id in ids:
+            self.end(session_id)
+        return ids
+
     @property
     def ids(self) -> list[str]:
         """Live sessions, oldest first."""

@@ -303,6 +303,16 @@ async def test_what_cannot_be_read_is_refused_in_the_upstreams_shape(
     assert said in answer.json()["detail"]
 
 
+async def test_who_was_refused_by_us_is_not_waited_for(proxy) -> None:
+    """The SDK goes on with the next number, and a better call may still use the old one."""
+    model_id = await proxy.create()
+    assert (await send(proxy, message(model_id, 1))).status_code == 422
+    next_one = await result(proxy, await send(proxy, message(model_id, 2, 1)))
+    assert len(logprobs(next_one)) == 1
+    better = await result(proxy, await send(proxy, message(model_id, 1, 1)))
+    assert len(logprobs(better)) == 1
+
+
 async def test_while_we_shut_down_results_are_still_delivered(proxy) -> None:
     """New submits are refused in a way that is worth repeating; polls and heartbeats go on."""
     model_id = await proxy.create()

@@ -63,3 +63,32 @@ def test_what_has_not_come_cannot_be_reopened() -> None:
     order.reopen(5)
     assert order.arrive(5, "e") == []
     assert order.held == 1
+
+
+def test_nobody_waits_for_a_number_that_was_refused() -> None:
+    """An SDK whose call was refused goes on with the next number."""
+    order = InOrder[str](1)
+    assert order.arrive(3, "c") == []
+    assert order.skip(2) == []
+    assert order.arrive(1, "a") == ["a", "c"]
+    assert order.skip(4) == []
+    assert order.arrive(5, "e") == ["e"]
+
+
+def test_a_refused_number_may_still_come_and_goes_at_once() -> None:
+    order = InOrder[str](1)
+    assert order.skip(1) == []
+    assert not order.taken(1)
+    assert order.arrive(1, "better") == ["better"]
+    order.skip(3)
+    assert order.arrive(3, "better too") == []
+    assert order.arrive(2, "b") == ["b", "better too"]
+
+
+def test_what_has_come_cannot_be_skipped() -> None:
+    order = InOrder[str](1)
+    order.arrive(1, "a")
+    order.arrive(3, "c")
+    assert order.skip(1) == order.skip(3) == []
+    assert order.taken(1)
+    assert order.arrive(2, "b") == ["b", "c"]

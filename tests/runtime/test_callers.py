@@ -45,6 +45,15 @@ def test_a_number_is_taken_until_it_is_given_back() -> None:
     assert queue == ["first", "again"]
 
 
+def test_nobody_waits_for_a_call_that_was_refused() -> None:
+    shared, queue = recorded()
+    assert shared.place("a", 2, "a2").waits
+    shared.skip("a", 1)
+    assert queue == ["a2"]
+    shared.skip("b", 1)
+    assert not shared.place("b", 2, "b2").waits
+
+
 def test_who_has_not_called_is_expected_to_begin_at_the_beginning() -> None:
     assert recorded()[0].expected("a") == 1
 

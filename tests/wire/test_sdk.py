@@ -12,6 +12,7 @@ from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import merge
 from tinkex_proxy.wire.output import decode_output
 from tinkex_proxy.wire.sdk import (
+    address_of,
     json_answer,
     own_answer,
     own_json_answer,
@@ -127,6 +128,22 @@ def test_an_order_is_its_address_and_the_texts_of_its_fields() -> None:
 def test_what_is_no_order_is_refused(body) -> None:
     with pytest.raises(InvalidRequest):
         read_order(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "address"),
+    [
+        (message("m", 3), PROTOBUF, ("m", 3)),
+        (message("m", 0), PROTOBUF, ("m", None)),
+        (b"\xff\xff", PROTOBUF, (None, None)),
+        (b'{"model_id":"m","seq_id":4,"forward_input":7}', JSON, ("m", 4)),
+        (b'{"model_id":"m"}', JSON, ("m", None)),
+        (b"{", JSON, (None, None)),
+        (b'{"model_id":7}', JSON, (None, None)),
+    ],
+)
+def test_whose_and_which_a_bad_request_is_can_often_be_told(body, content_type, address) -> None:
+    assert address_of(body, content_type) == address
 
 
 def test_a_protobuf_answer_in_json_is_what_a_json_upstream_would_have_said() -> None:

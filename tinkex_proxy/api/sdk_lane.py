@@ -20,13 +20,13 @@ import msgspec
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.callers import coalesce_of, digest_of
 from tinkex_proxy.api.sdk_futures import Running, SdkFutures
-from tinkex_proxy.errors import IdempotencyKeyReused, UpstreamConflict
+from tinkex_proxy.errors import IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.upstream import JSON
 from tinkex_proxy.runtime.work import Order, Training, Work
-from tinkex_proxy.wire.sdk import read_order, read_training
+from tinkex_proxy.wire.sdk import address_of, read_order, read_training
 
 __all__ = ["LANE_CALLS", "LaneCalls", "Request"]
 
@@ -95,11 +95,15 @@ class LaneCalls:
         if not account.learned:
             account.upstream.breaker.check()  # nothing is asked of an upstream that is to rest
             await account.learn()
-        asked = self._read(request)
+        caller = request.headers.get("x-tinkex-caller", "")
+        try:
+            asked = self._read(request)
+        except ProxyError:
+            _skip(request, caller)
+            raise
         model = None if asked is None else self._model(account, asked)
         if asked is None or model is None:
             return None
-        caller = request.headers.get("x-tinkex-caller", "")
         key = None if asked.seq_id is None else f"\0{asked.model_id}\0{caller}\0{asked.seq_id}"
         digest = digest_of("POST", request.name, request.body)
         entry = None if key is None else self._repeated(account, key, digest)
@@ -189,6 +193,15 @@ class LaneCalls:
             raise error
         said = _fields_of(admitted.result().body)
         return Answer(200, msgspec.json.encode({**said, "request_id": entry.id}))
+
+
+def _skip(request: Request, caller: str) -> None:
+    """Let the calls after one that cannot be read go: its SDK goes on with the next number."""
+    content_type = request.headers.get("content-type", JSON)
+    model_id, seq_id = address_of(request.body, content_type)
+    model = None if model_id is None else request.account.found(model_id)
+    if model is not None and seq_id is not None:
+        model.callers.skip(caller, seq_id)
 
 
 def _reused(seq_id: int, how: str) -> UpstreamConflict:

@@ -27,6 +27,7 @@ class InOrder(Generic[T]):
     def __init__(self, first: int) -> None:
         self._expected = first
         self._held: dict[int, T] = {}
+        self._skipped: set[int] = set()
         self._reopened: set[int] = set()
 
     @property
@@ -52,14 +53,32 @@ class InOrder(Generic[T]):
         if number < self._expected:
             self._reopened.discard(number)
             return [thing]
+        self._skipped.discard(number)
         self._held[number] = thing
-        ready = []
-        while self._expected in self._held:
-            ready.append(self._held.pop(self._expected))
-            self._expected += 1
-        return ready
+        return self._ready()
+
+    def skip(self, number: int) -> list[T]:
+        """Let nobody wait for a number that was refused before it was taken; give what may go.
+
+        It may still come, and goes at once then.
+        """
+        if number >= self._expected and number not in self._held:
+            self._skipped.add(number)
+        return self._ready()
 
     def reopen(self, number: int) -> None:
         """Let a number come once more: what came under it is gone without effect."""
         if self._held.pop(number, None) is None and number < self._expected:
             self._reopened.add(number)
+
+    def _ready(self) -> list[T]:
+        """Those whose turn it is by now."""
+        ready = []
+        while self._expected in self._held or self._expected in self._skipped:
+            if self._expected in self._held:
+                ready.append(self._held.pop(self._expected))
+            else:
+                self._skipped.discard(self._expected)
+                self._reopened.add(self._expected)
+            self._expected += 1
+        return ready

@@ -78,6 +78,29 @@ class Callers:
             call = self._make(work)
             self._enqueue([call])
             return Placed(call, waits=False)
+        order = self._order(caller)
+        call = self._make(work)
+        ready = order.arrive(number, call)
+        if ready:
+            self._enqueue(ready)
+        return Placed(call, waits=not ready)
+
+    def skip(self, caller: str, number: int) -> None:
+        """Let no call of a caller wait for one that was refused before it was taken on.
+
+        Raises:
+            InvalidRequest: there are too many names.
+        """
+        ready = self._order(caller).skip(number)
+        if ready:
+            self._enqueue(ready)
+
+    def give_back(self, caller: str, number: int | None) -> None:
+        """Let a number come once more: its call came to nothing."""
+        if number is not None and caller in self._orders:
+            self._orders[caller].reopen(number)
+
+    def _order(self, caller: str) -> InOrder[Call]:
         order = self._orders.get(caller)
         if order is None:
             if len(self._orders) >= MAX_CALLERS:
@@ -86,13 +109,4 @@ class Callers:
                     "process, so use one name for all of its calls."
                 )
             order = self._orders[caller] = InOrder(FIRST)
-        call = self._make(work)
-        ready = order.arrive(number, call)
-        if ready:
-            self._enqueue(ready)
-        return Placed(call, waits=not ready)
-
-    def give_back(self, caller: str, number: int | None) -> None:
-        """Let a number come once more: its call came to nothing."""
-        if number is not None and caller in self._orders:
-            self._orders[caller].reopen(number)
+        return order

@@ -22,6 +22,7 @@ from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
 __all__ = [
     "SdkOrder",
     "SdkTraining",
+    "address_of",
     "json_answer",
     "own_answer",
     "own_json_answer",
@@ -125,6 +126,18 @@ def read_order(body: bytes) -> SdkOrder:
     fields = _FIELDS.decode(body)
     rest = {name: value for name, value in fields.items() if name not in {"model_id", "seq_id"}}
     return SdkOrder(address.model_id, address.seq_id, rest, body)
+
+
+def address_of(body: bytes, content_type: str) -> tuple[str | None, int | None]:
+    """Which model a request is for and which number it has, whatever else is wrong with it."""
+    try:
+        if is_protobuf(content_type):
+            head, _ = fragment_of_protobuf(body)
+            return head.model_id, head.seq_id or None
+        address = _ADDRESS.decode(body)
+    except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError):
+        return None, None
+    return address.model_id, address.seq_id
 
 
 def json_answer(body: bytes) -> bytes:

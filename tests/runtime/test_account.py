@@ -224,10 +224,8 @@ async def test_what_is_remembered_by_name_is_bounded_and_the_newest_stays(
 ) -> None:
     monkeypatch.setattr(account_module, "MAX_NAMES", 2)
     for name in ("a", "b", "c"):
-        account.relay(name)
         account.expect({}, name, "s")
         account.beat(name)
-    assert [account.is_relayed(name) for name in ("a", "b", "c")] == [False, True, True]
     assert account.found("a") is None
     assert account.found("c") is not None
     account.beat("b")
@@ -262,3 +260,14 @@ async def test_limits_that_could_not_be_read_are_asked_for_again(bench, service)
     assert (account.learned, account.limits.max_datums) == (True, 5)
     assert model.driver.lane._limits.max_datums == 5
     assert service.count("client/config") == 4
+
+
+async def test_an_account_whose_sdk_is_alive_is_not_idle(account) -> None:
+    """It may be about to train what it makes, and its heartbeats must go on going up."""
+    assert account.idle
+    account.beat("s9")
+    assert not account.idle
+    account.tools.clock.advance(account_module.SDK_SILENCE_S + 1)
+    assert account.idle
+    account.expect({}, "m", "s9")
+    assert not account.idle

@@ -1,16 +1,27 @@
 """Each SDK caller of a model has a count of its own."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tinkex_proxy.errors import InvalidRequest
 from tinkex_proxy.runtime import callers
-from tinkex_proxy.runtime.callers import Callers
+from tinkex_proxy.runtime.callers import GAP_S, Callers
+from tinkex_proxy.runtime.clock import ManualClock
 
 
-def recorded() -> tuple[Callers, list[str]]:
+class Named(str):
+    """A call by its name, whose answer is not there."""
+
+    __slots__ = ()
+    answer = SimpleNamespace(done=lambda: False)
+
+
+def recorded(clock: ManualClock | None = None) -> tuple[Callers, list[str]]:
     """Callers whose works are their own calls, and what went to the lane."""
     queue: list[str] = []
-    return Callers(lambda work: work, queue.extend), queue
+    clock = clock or ManualClock()
+    return Callers(Named, queue.extend, clock.call_later), queue
 
 
 def test_each_callers_calls_go_in_the_order_of_its_own_count() -> None:
@@ -66,3 +77,39 @@ def test_names_are_bounded(monkeypatch) -> None:
     shared.place("a", 2, "a2")
     with pytest.raises(InvalidRequest, match="X-Tinkex-Caller"):
         shared.place("c", 1, "c1")
+
+
+def test_a_number_that_never_comes_is_waited_for_as_long_as_its_sdk_would_try() -> None:
+    clock = ManualClock()
+    shared, queue = recorded(clock)
+    shared.place("a", 2, "a2")
+    shared.place("a", 4, "a4")
+    clock.advance(GAP_S - 1)
+    assert queue == []
+    clock.advance(1)
+    assert queue == ["a2"]
+    clock.advance(GAP_S)
+    assert queue == ["a2", "a4"]
+    clock.advance(GAP_S)
+    assert clock.pending == 0
+
+
+def test_a_number_that_came_in_time_is_not_given_up() -> None:
+    clock = ManualClock()
+    shared, queue = recorded(clock)
+    shared.place("a", 2, "a2")
+    shared.place("a", 1, "a1")
+    shared.place("a", 4, "a4")
+    clock.advance(GAP_S)
+    assert queue == ["a1", "a2"]
+    clock.advance(GAP_S)
+    assert queue == ["a1", "a2", "a4"]
+
+
+def test_what_failed_while_it_waited_does_not_go(monkeypatch) -> None:
+    """The model died: its calls are answered, and must not come upon the lane."""
+    shared, queue = recorded()
+    shared.place("a", 2, "a2")
+    monkeypatch.setattr(Named, "answer", SimpleNamespace(done=lambda: True))
+    shared.skip("a", 1)
+    assert queue == []

@@ -11,6 +11,7 @@ SAVE = Order("/api/v1/save_weights", {})
 
 
 class Driver:
+    later = None
     model_id = "m"
 
     def __init__(self) -> None:

@@ -106,6 +106,8 @@ def test_a_json_forward_wants_no_gradient() -> None:
         (b'{"model_id":"m"}', JSON, InvalidRequest, "neither"),
         (b'{"model_id":1}', JSON, InvalidRequest, "model_id"),
         (body_of(), JSON, InvalidRequest, "empty"),
+        (body_of(1, seq_id=0), JSON, InvalidRequest, "counted from 1"),
+        (message("m", -3, 1), PROTOBUF, InvalidRequest, "counted from 1"),
     ],
 )
 def test_what_is_no_training_request_is_refused(body, content_type, error, said) -> None:
@@ -124,7 +126,9 @@ def test_an_order_is_its_address_and_the_texts_of_its_fields() -> None:
     assert read_order(b"{}").model_id is None
 
 
-@pytest.mark.parametrize("body", [b"[]", b'{"model_id":3}', b'{"seq_id":"1"}'])
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"model_id":3}', b'{"seq_id":"1"}', b'{"model_id":"m","seq_id":0}']
+)
 def test_what_is_no_order_is_refused(body) -> None:
     with pytest.raises(InvalidRequest):
         read_order(body)

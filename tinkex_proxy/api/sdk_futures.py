@@ -40,7 +40,7 @@ _PREFIX = "tinkex-"
 METADATA_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Running:
     """A call under way.
 
@@ -50,6 +50,7 @@ class Running:
         caller: who made it.
         seq_id: its place in the caller's count, or None.
         waits: whether it came before its turn.
+        promised: whether its caller has been given the future before the upstream's word.
     """
 
     model: Model
@@ -57,6 +58,7 @@ class Running:
     caller: str
     seq_id: int | None
     waits: bool
+    promised: bool = False
 
 
 class _Poll(msgspec.Struct):

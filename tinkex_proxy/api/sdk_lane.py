@@ -20,7 +20,7 @@ import msgspec
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.callers import coalesce_of, digest_of
 from tinkex_proxy.api.sdk_futures import Running, SdkFutures
-from tinkex_proxy.errors import IdempotencyKeyReused, ProxyError, UpstreamConflict
+from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
@@ -101,7 +101,8 @@ class LaneCalls:
         except ProxyError:
             _skip(request, caller)
             raise
-        model = None if asked is None else self._model(account, asked)
+        # A model that we have not seen being made is its callers' own: its numbers are not ours.
+        model = None if asked is None else account.found(asked.model_id)
         if asked is None or model is None:
             return None
         key = None if asked.seq_id is None else f"\0{asked.model_id}\0{caller}\0{asked.seq_id}"
@@ -138,18 +139,6 @@ class LaneCalls:
             ),
         )
 
-    def _model(self, account: Account, asked: _Numbered) -> Model | None:
-        """The model, with a lane; None for one whose numbers are its caller's."""
-        model = account.found(asked.model_id)
-        if model is not None:
-            return model
-        if asked.seq_id != 1 or account.is_relayed(asked.model_id):
-            account.relay(asked.model_id)
-            return None
-        facts = {"model_id": asked.model_id, "base_model": None, "rank": None}
-        session_id = asked.model_id.partition(":train:")[0]
-        return account.adopt(facts, asked.model_id, session_id, of_sdk=True)
-
     def _repeated(self, account: Account, key: str, digest: bytes) -> Entry | None:
         try:
             return self._ledger.repeated(account.key_id, key, digest)
@@ -181,12 +170,16 @@ class LaneCalls:
         try:
             await self._futures.wait_with(admitted, receive, ADMISSION_S)
         except CallerLeft:
-            if entry.waiters == 1 and running.model.driver.withdraw([running.call]):
+            alone = entry.waiters == 1 and not running.promised
+            if alone and running.model.driver.withdraw([running.call]):
                 entry.task.cancel()
             raise
         finally:
             entry.waiters -= 1
+        if admitted.cancelled():  # taken back by another connection's end: as if it had not come
+            raise Draining("The call was taken back; send it again.", retry_after_s=1.0)
         if not admitted.done():
+            running.promised = True
             return Answer(200, msgspec.json.encode(promise))
         if (error := admitted.exception()) is not None:
             await asyncio.wait([entry.task])  # forgotten before its repetition can come

@@ -29,7 +29,7 @@ T = TypeVar("T")
 MAX_DEAD = 1000
 # An upstream that could not tell its limits is asked again, though not before every call.
 LEARN_AGAIN_S = 5.0
-# Models that SDKs are making, or that they train past the lanes: remembered by name only.
+# Models that SDKs are making, and sessions of theirs that are alive: remembered by name only.
 MAX_NAMES = 10_000
 # An SDK that is gone never says so. Upstreams unload a model after some minutes without heartbeat
 # (SkyRL: 300 s); three times that leaves no doubt.
@@ -79,7 +79,6 @@ class Account:
         self._calls: set[asyncio.Task[object]] = set()
         self._learn = asyncio.Lock()
         self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
-        self._relayed: dict[str, None] = {}
         self._beats: dict[str, float] = {}
         self._learn_at = 0.0
         self.learned = False
@@ -172,15 +171,6 @@ class Account:
         self._expected[model_id] = (facts, session_id)
         _bound(self._expected)
 
-    def relay(self, model_id: str) -> None:
-        """Note a model that is trained past the lanes; its numbers are its caller's from here."""
-        self._relayed[model_id] = None
-        _bound(self._relayed)
-
-    def is_relayed(self, model_id: str) -> bool:
-        """Whether a model is trained past the lanes."""
-        return model_id in self._relayed
-
     def beat(self, session_id: str) -> None:
         """Note that an SDK's session is alive."""
         self._beats.pop(session_id, None)  # the most recently heard is last
@@ -235,7 +225,10 @@ class Account:
     @property
     def idle(self) -> bool:
         """Whether nothing would be lost if this account were dropped."""
-        return not self._calls and all(model.gone is not None for model in self.models.values())
+        heard_since = self.tools.clock.now() - SDK_SILENCE_S
+        if self._calls or self._expected or any(at > heard_since for at in self._beats.values()):
+            return False
+        return all(model.gone is not None for model in self.models.values())
 
     def close(self) -> None:
         """Stop the heartbeats; this key's breaker ends with its account."""

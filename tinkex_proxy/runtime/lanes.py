@@ -77,6 +77,7 @@ class LaneDriver:
         self._states: dict[int, QueueState] = {}
         self.batches = 0
         self.items = 0
+        self.later = tools.clock.call_later
         self._tools = tools
         self._on_gone = on_gone
         self._calls: dict[int, Call] = {}

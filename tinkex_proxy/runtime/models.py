@@ -61,7 +61,7 @@ class Model:
         self.gone: str | None = None
         self.weights_version = 0
         self.shown: _Shown | None = None
-        self.callers = Callers(self.make, self.enqueue)
+        self.callers = Callers(self.make, self.enqueue, driver.later)
 
     @property
     def model_id(self) -> str:

@@ -113,6 +113,7 @@ def read_training(body: bytes, content_type: str, upstream: Flavour) -> SdkTrain
     training = _of_protobuf(body) if is_protobuf(content_type) else _of_json(body, upstream)
     if not training.fragment.datums:
         raise InvalidRequest("The request has no data; send at least one datum.")
+    _check_number(training.seq_id)
     return training
 
 
@@ -124,6 +125,7 @@ def read_order(body: bytes) -> SdkOrder:
     """
     address = read_body(_ADDRESS, body)
     fields = _FIELDS.decode(body)
+    _check_number(address.seq_id)
     rest = {name: value for name, value in fields.items() if name not in {"model_id", "seq_id"}}
     return SdkOrder(address.model_id, address.seq_id, rest, body)
 
@@ -165,6 +167,11 @@ def own_json_answer(output: Output) -> bytes:
         output.loss_fn_output_type, output.records, {} if loss is None else {_LOSS_SUM: loss}
     )
     return msgspec.json.encode(_fields(own))
+
+
+def _check_number(seq_id: int | None) -> None:
+    if seq_id is not None and seq_id < 1:
+        raise InvalidRequest(f"`/seq_id` is {seq_id}; calls to a model are counted from 1.")
 
 
 def _of_protobuf(body: bytes) -> SdkTraining:

@@ -2,6 +2,7 @@ import signal
 import socket
 
 import httpx
+import pytest
 
 from tests.cli.conftest import url_in
 
@@ -43,3 +44,32 @@ def test_an_address_that_is_not_ours_is_told(run) -> None:
     status, _, errors = run("sandbox", "--host", "192.0.2.1", "--port", "0")
     assert status == 69
     assert "Cannot assign requested address" in errors
+
+
+def test_faults_reach_it(start) -> None:
+    process = start(
+        *("sandbox", "--port", "0", "--fault-seed", "5"),
+        *("--fault", "error:status=503,count=1", "--fault", "reset:path=heartbeats"),
+    )
+    url = url_in(process.stdout.readline())
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        answers = [client.get("/api/v1/healthz").status_code for _ in range(2)]
+        assert answers == [503, 200]
+        with pytest.raises(httpx.ReadError):
+            client.post("/api/v1/session_heartbeat", json={})
+        told = client.get("/sandbox/faults").json()
+    assert (told["seed"], told["hits"]) == (5, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("outage", "argument --fault: kind is 'outage'; it is one of latency, error, reset"),
+        ("error:rate=5", "argument --fault: error: rate is 5.0; it must be between 0 and 1"),
+        ("reset:after", "argument --fault: 'after' is not NAME=VALUE"),
+    ],
+)
+def test_a_bad_fault_is_told_before_anything_listens(run, fault: str, said: str) -> None:
+    status, _, errors = run("sandbox", "--fault", fault)
+    assert status == 2
+    assert said in errors

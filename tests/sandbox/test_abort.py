@@ -33,9 +33,11 @@ async def serving(*faults: Fault) -> AsyncIterator[Callable[..., bytes]]:
     async def exchange(request: bytes) -> tuple[bytes, str]:
         return await asyncio.to_thread(_exchange, listener.getsockname(), request)
 
-    yield exchange
-    server.should_exit = True
-    await task
+    try:
+        yield exchange
+    finally:
+        server.should_exit = True
+        await task
 
 
 def _exchange(address: tuple[str, int], request: bytes) -> tuple[bytes, str]:

@@ -52,7 +52,37 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--model", action="append", metavar="NAME", help="offer this base model")
     parser.add_argument("--seed", type=int, default=0, help="of the base model's weights [0]")
+    _add_faults(parser)
     parser.set_defaults(run=_run)
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("faults", "docs/sandbox.md describes each, with examples")
+    group.add_argument(
+        "--fault",
+        action="append",
+        type=_fault,
+        metavar="KIND[:NAME=VALUE,...]",
+        help="let something go wrong, such as error:status=503,rate=0.05 or reset:from_s=20,for_s=5"
+        " (repeatable); GET, PUT and DELETE /sandbox/faults change it at run time",
+    )
+    group.add_argument(
+        "--fault-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the same seed hits the same requests [0]",
+    )
+
+
+def _fault(text: str) -> object:
+    from tinkex_proxy.sandbox.faults import BadFault  # noqa: PLC0415 - msgspec, when needed
+    from tinkex_proxy.sandbox.plans import read_fault  # noqa: PLC0415
+
+    try:
+        return read_fault(text)
+    except BadFault as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -68,6 +98,7 @@ def _run(chosen: argparse.Namespace) -> int:
         api_keys=frozenset(chosen.api_key or ()),
         models=tuple(chosen.model or defaults.models),
         seed=chosen.seed,
+        faults=sandbox_server.Plan(faults=tuple(chosen.fault or ()), seed=chosen.fault_seed),
     )
     with _listen(chosen.host, chosen.port) as listener:
         sandbox_server.run(options, listener)

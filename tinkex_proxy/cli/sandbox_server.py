@@ -11,8 +11,9 @@ from tinkex_proxy.api.listener import ListeningServer, url_of
 from tinkex_proxy.sandbox.abort import AbortableProtocol
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
+from tinkex_proxy.sandbox.plans import Plan
 
-__all__ = ["Options", "run"]
+__all__ = ["Options", "Plan", "run"]
 
 # Its polls are held for 45 s; whoever stops a sandbox does not wait for them.
 GRACE_S: Final = 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -30,8 +31,8 @@ async def serving(*faults: Fault) -> AsyncIterator[Callable[..., bytes]]:
     task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     await server.up.wait()
 
-    async def exchange(request: bytes) -> tuple[bytes, str]:
-        return await asyncio.to_thread(_exchange, listener.getsockname(), request)
+    async def exchange(*pieces: bytes) -> tuple[bytes, str]:
+        return await asyncio.to_thread(_exchange, listener.getsockname(), *pieces)
 
     try:
         yield exchange
@@ -40,11 +41,14 @@ async def serving(*faults: Fault) -> AsyncIterator[Callable[..., bytes]]:
         await task
 
 
-def _exchange(address: tuple[str, int], request: bytes) -> tuple[bytes, str]:
+def _exchange(address: tuple[str, int], *pieces: bytes) -> tuple[bytes, str]:
     """What came, and how it ended: by `reset` (RST) or by `end` (FIN)."""
     came = b""
     with socket.create_connection(address, timeout=20) as client:
-        client.sendall(request)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in pieces:
+            client.sendall(piece)
+            select.select([client], [], [], 0.05 if piece is not pieces[-1] else 0)
         while True:
             try:
                 more = client.recv(65536)
@@ -72,6 +76,13 @@ async def test_without_faults_the_connection_ends_in_peace() -> None:
 async def test_a_reset_is_a_tcp_reset_without_a_byte_of_an_answer(fault: Fault) -> None:
     async with serving(fault) as exchange:
         assert await exchange(ASK) == (b"", "reset")
+
+
+async def test_a_request_comes_whole_before_it_is_reset() -> None:
+    """Or whoever sends its body in a second piece would see a broken pipe."""
+    post = b"POST /api/v1/x HTTP/1.1\r\nhost: sandbox\r\ncontent-length: 2\r\n\r\n"
+    async with serving(Reset()) as exchange:
+        assert await exchange(post, b"{}") == (b"", "reset")
 
 
 async def test_midway_half_of_the_body_comes_and_then_the_reset() -> None:

@@ -59,6 +59,8 @@ class FaultInjector:
         if decision.expire:
             self._expire()
         if decision.instead is not None:
+            # It comes whole, or the client would see its own sending fail instead.
+            receive = _given(await _whole_body(receive), receive)
             await self._give(decision.instead, scope, receive, send)
         else:
             await self._act(decision, scope, receive, send)

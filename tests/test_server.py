@@ -177,7 +177,10 @@ def test_no_key_leaves_but_to_the_upstream(started) -> None:
         def everything(headers: dict[str, str]) -> list[int]:
             answers = [client.request(m, p, content=c, headers=headers) for m, p, c in calls]
             for path, methods in client.get("/openapi.json").json()["paths"].items():
-                if "get" in methods and "{" not in path:
+                if path == "/breakers/events":  # it has no end
+                    with client.stream("GET", path, headers={"last-event-id": ""}) as stream:
+                        seen.append(next(stream.iter_text()))
+                elif "get" in methods and "{" not in path:
                     answers.append(client.get(path))
             seen.extend(f"{answer.headers} {answer.text}" for answer in answers)
             return [answer.status_code for answer in answers[:3]]

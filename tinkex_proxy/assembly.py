@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import platform
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.api.app import make_app
 from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.breakers import Breakers
 from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
@@ -32,6 +34,7 @@ from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.events import Hub, Listener, Note
+from tinkex_proxy.runtime.feed import Feed
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
@@ -62,19 +65,24 @@ class Proxy:
         app: the ASGI application.
         services: what the plain calls work with.
         readiness: what `/health/ready` says.
+        feed: what those see who follow the breakers.
     """
 
     app: ASGIApp
     services: Services
     readiness: Readiness
+    feed: Feed
 
     async def drain(self) -> None:
-        """Take no new calls, let nothing linger, wait for what runs."""
+        """Take no new calls, let nothing linger, wait for what runs; end who only follows."""
         self.readiness.draining = True
         self.services.draining = True
         for account in self.services.accounts:
             account.drain()
-        await self.services.ledger.drained()
+        try:
+            await self.services.ledger.drained()
+        finally:
+            self.feed.close()
 
     def release(self) -> None:
         """Answer those who are still held; nothing that comes later will reach them."""
@@ -86,7 +94,12 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
     clock = clock or MonotonicClock()
     log = structlog.get_logger("tinkex_proxy")
     registry = CollectorRegistry()
-    listeners: list[Listener] = [LogListener()]
+    feed = Feed(
+        secrets.token_hex(4),
+        clock=clock,
+        wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
+    )
+    listeners: list[Listener] = [LogListener(), feed]
     if settings.metrics.enabled:
         listeners.append(Metrics(registry))
     hub = Hub(
@@ -125,7 +138,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
         ),
     )
     readiness = Readiness()
-    operations = _operations(settings, services, readiness, registry)
+    operations = _operations(settings, services, readiness, registry, feed)
     registry.register(_states(services, operations))
     app = make_app(
         operations,
@@ -144,7 +157,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
-    return Proxy(app, services, readiness)
+    return Proxy(app, services, readiness, feed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +243,11 @@ def _base_url(settings: Settings) -> str:
 
 
 def _operations(
-    settings: Settings, services: Services, readiness: Readiness, registry: CollectorRegistry
+    settings: Settings,
+    services: Services,
+    readiness: Readiness,
+    registry: CollectorRegistry,
+    feed: Feed,
 ) -> Operations:
     upstream = _base_url(settings)
     return Operations(
@@ -246,10 +263,11 @@ def _operations(
             "transport": settings.upstream.transport,
             "upstream": upstream,
         },
-        breakers=lambda: [
-            account.upstream.breaker.snapshot(upstream, account.key_id)
-            for account in services.accounts
-        ],
+        breakers=Breakers(
+            upstream,
+            lambda: [(account.key_id, account.upstream.breaker) for account in services.accounts],
+            feed,
+        ),
     )
 
 
@@ -266,7 +284,7 @@ def _states(services: Services, operations: Operations) -> StateCollector:
         return sum(m.driver.lane.depth for a in accounts for m in a.models.values())
 
     return StateCollector(
-        operations.breakers,
+        operations.breakers.snapshots,
         {
             "tinkex_proxy_lanes": ("Lanes of live models.", alive),
             "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),

@@ -42,30 +42,6 @@ async def test_an_upstream_that_is_down_at_the_start_is_named_and_not_fatal(star
     assert breaker["counts"]["failure"] == 0
 
 
-async def test_breakers_one_by_one(proxy) -> None:
-    await proxy.create()
-    (breaker,) = (await proxy.client.get("/breakers")).json()["breakers"]
-    shown = (await proxy.client.get(f"/breakers/{breaker['id']}")).json()
-    assert shown == breaker
-    assert set(shown) == {
-        "id",
-        "upstream",
-        "key_id",
-        "state",
-        "consecutive_failures",
-        "failure_threshold",
-        "opened_at",
-        "retry_after_s",
-        "probes_in_flight",
-        "generation",
-        "transitions",
-        "last_error",
-        "counts",
-    }
-    missing = await proxy.client.get("/breakers/nope")
-    assert (missing.status_code, missing.json()["code"]) == (404, "route_not_found")
-
-
 async def test_lanes_version_and_config(proxy) -> None:
     model_id = await proxy.create()
     (lane,) = (await proxy.client.get("/lanes")).json()["lanes"]

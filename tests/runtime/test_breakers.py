@@ -1,11 +1,12 @@
 import pytest
 
 from tinkex_proxy.core.breaker import GateSettings
+from tinkex_proxy.core.circuit import Force
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import CircuitOpen
-from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
-from tinkex_proxy.runtime.events import Transition
+from tinkex_proxy.runtime.breakers import KEPT_MOVES, KEPT_OUTCOMES, Breaker, BreakerSettings
+from tinkex_proxy.runtime.events import BreakerDropped, Transition
 
 
 @pytest.fixture
@@ -116,3 +117,89 @@ def test_a_rate_trips_aiobreaker_too_and_the_cause_names_the_last_failure(breake
     breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
     shown = breaker.snapshot("u", "k")
     assert (shown["state"], shown["opened_at"]) == ("closed", None)
+
+
+def test_time_alone_moves_it_and_is_told_without_traffic(breaker, bench) -> None:
+    """A timer is set for it, and called off when somebody moves it before."""
+    fail(breaker, 3)
+    assert bench.clock.pending == 1
+    bench.clock.advance(30)
+    assert [event.after.value for event in bench.recorder.events] == ["open", "half_open"]
+    fail(breaker)
+    breaker.reset()
+    assert bench.clock.pending == 0
+    breaker.force(Force.DISABLE, 5)
+    bench.clock.advance(5)
+    assert [event.after.value for event in bench.recorder.events[-2:]] == ["disabled", "closed"]
+
+
+def test_forced_it_says_so_and_for_how_long(breaker, bench) -> None:
+    breaker.force(Force.OPEN, 60)
+    bench.clock.advance(20)
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["forced"]) == ("forced_open", {"to": "open", "for_s": 40})
+    assert shown["opened_at"] == 1700000000.0
+    with pytest.raises(CircuitOpen, match="an operator forced it open") as caught:
+        breaker.check()
+    assert caught.value.retry_after_s == 40
+    breaker.force(Force.OPEN)
+    assert breaker.snapshot("u", "k")["forced"] == {"to": "open", "for_s": None}
+    breaker.reset()
+    shown = breaker.snapshot("u", "k")
+    assert (shown["state"], shown["opened_at"]) == ("closed", None)
+    assert "forced" not in shown
+
+
+def test_one_that_has_ended_tells_its_end_and_nothing_after(breaker, bench) -> None:
+    """Its key gave way to another: what it would still tell would be about nobody."""
+    fail(breaker, 3)
+    breaker.close()
+    assert bench.clock.pending == 0
+    breaker.force(Force.DISABLE)
+    assert [type(event) for event in bench.recorder.events] == [Transition, BreakerDropped]
+
+
+def test_what_it_remembers_is_bounded_and_leaves_plain_successes_out(breaker, bench) -> None:
+    fail(breaker)
+    for _ in range(1000):
+        breaker.settle(breaker.acquire(), Outcome.SUCCESS, "answered 200")
+    told = breaker.explain()
+    assert [one["detail"] for one in told["recent"]] == ["answered 503"]
+    assert told["outcomes"]["counted"] == 1001
+    assert told["because"] == "it has never moved"
+    for _ in range(100):
+        breaker.settle(breaker.acquire(), Outcome.NEUTRAL, "cancelled")
+        breaker.force(Force.OPEN)
+        breaker.reset()
+    told = breaker.explain()
+    assert (len(told["recent"]), len(told["moves"])) == (KEPT_OUTCOMES, KEPT_MOVES)
+    assert told["outcomes"] == {"counted": 1001, "not_counted": 100, "late": 0, "rejected": 0}
+
+
+def test_a_probe_that_passes_is_remembered(breaker, bench) -> None:
+    fail(breaker, 3)
+    bench.clock.advance(30)
+    breaker.settle(breaker.acquire(), Outcome.SUCCESS, "answered 200")
+    told = breaker.explain()
+    assert told["recent"][0] == {
+        "ago_s": 0,
+        "outcome": "success",
+        "detail": "answered 200",
+        "counted": True,
+        "why_not": None,
+    }
+    assert told["because"] == "probes that succeeded: 1"
+
+
+def test_without_a_permit_there_is_nothing_to_report(breaker) -> None:
+    breaker.settle(None, Outcome.FAILURE, "answered 503")
+    assert breaker.snapshot("u", "k")["counts"]["failure"] == 0
+
+
+def test_a_caller_may_be_sooner_than_the_timer(breaker, bench) -> None:
+    fail(breaker, 3)
+    bench.clock._now += 31
+    breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
+    bench.clock.advance(100)
+    moves = [event.after.value for event in bench.recorder.events]
+    assert moves == ["open", "half_open", "closed"]

@@ -1,7 +1,6 @@
-"""What operators look at: health, breakers, lanes, configuration, version, metrics."""
+"""What operators look at: health, lanes, configuration, version, metrics."""
 
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -9,8 +8,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from tinkex_proxy.api.problems import problem_answer
-from tinkex_proxy.errors import RouteNotFound
+from tinkex_proxy.api.breakers import Breakers, breakers_router
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 
@@ -53,14 +51,14 @@ class Operations:
     upstream: str
     config: Mapping[str, object]
     version: Mapping[str, object]
-    breakers: Callable[[], list[dict[str, object]]]
+    breakers: Breakers
 
 
 def operations_router(ops: Operations) -> APIRouter:
     """The operators' routes."""
     router = APIRouter(tags=["operations"])
     _health(router, ops)
-    _breakers(router, ops)
+    router.include_router(breakers_router(ops.breakers))
     _insight(router, ops)
     if ops.registry is not None:
         _metrics(router, ops.registry)
@@ -89,25 +87,6 @@ def _health(router: APIRouter, ops: Operations) -> None:
     async def ready() -> JSONResponse:
         """200 once the upstream has answered and until draining begins; else 503 and why."""
         return state(ops.readiness.obstacle())
-
-
-def _breakers(router: APIRouter, ops: Operations) -> None:
-    @router.get("/breakers", summary="All circuit breakers")
-    async def breakers() -> JSONResponse:
-        """Every breaker; `state` is right without traffic."""
-        return JSONResponse({"breakers": ops.breakers()})
-
-    @router.get("/breakers/{breaker_id}", summary="One circuit breaker")
-    async def breaker(breaker_id: str, request: Request) -> Response:
-        """One breaker by its id."""
-        for snapshot in ops.breakers():
-            if snapshot["id"] == breaker_id:
-                return JSONResponse(snapshot)
-        error = RouteNotFound(f"No breaker {breaker_id!r}; GET /breakers lists them.")
-        request_id = uuid.uuid4().hex
-        answer = problem_answer(error, instance=request.url.path, request_id=request_id)
-        named = {**answer.headers, "x-request-id": request_id}
-        return Response(answer.body, answer.status, named)
 
 
 def _insight(router: APIRouter, ops: Operations) -> None:

@@ -13,7 +13,7 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
 from tinkex_proxy.runtime.dialect import ask_flavour, ask_limits, tighten
-from tinkex_proxy.runtime.events import BreakerDropped, ModelsLost
+from tinkex_proxy.runtime.events import ModelsLost
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.models import Model, Sampler
 from tinkex_proxy.runtime.query import query
@@ -233,7 +233,7 @@ class Account:
     def close(self) -> None:
         """Stop the heartbeats; this key's breaker ends with its account."""
         self.session.stop()
-        self.tools.hub.tell(BreakerDropped(self.upstream.breaker.id))
+        self.upstream.breaker.close()
 
     def drain(self) -> None:
         """Let no batch linger any more."""

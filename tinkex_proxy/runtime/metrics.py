@@ -167,8 +167,8 @@ class StateCollector(Collector):
         )
         for breaker in self._breakers():
             now = breaker["state"]
-            known = [state.value for state in State] + ["forced_open", "disabled"]
-            states.add_metric([str(breaker["id"])], {state: state == now for state in known})
+            known = {state.value: state.value == now for state in State}
+            states.add_metric([str(breaker["id"])], known)
         yield states
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=read())

@@ -25,16 +25,25 @@ def made_up(path: str, body: object) -> dict[str, object]:
             return {}
 
 
-def run_against(answer: Answer, seen: list[tuple[str, object]] | None = None) -> Run:
+def run_against(
+    answer: Answer,
+    seen: list[tuple[str, object]] | None = None,
+    slept: list[float] | None = None,
+    keys: list[str] | None = None,
+) -> Run:
     def handle(request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else None
         if seen is not None:
             seen.append((request.url.path, body))
+        if keys is not None and request.method == "POST":
+            keys.append(request.headers["idempotency-key"])
         answered = answer(request.url.path, body)
-        status = int(answered.pop("status", 200))
-        return httpx.Response(status, json=answered)
+        status, after = int(answered.pop("status", 200)), answered.pop("after", None)
+        headers = {} if after is None else {"retry-after": str(after)}
+        return httpx.Response(status, json=answered, headers=headers)
 
-    return Run(httpx.Client(base_url="http://proxy", transport=httpx.MockTransport(handle)))
+    client = httpx.Client(base_url="http://proxy", transport=httpx.MockTransport(handle))
+    return Run(client, ([] if slept is None else slept).append)
 
 
 def test_every_byte_predicts_the_next() -> None:
@@ -68,3 +77,48 @@ def test_a_refusal_is_told_in_the_proxys_words() -> None:
 
     with pytest.raises(CommandError, match=r"/v1/sample answered Upstream fault: It fell over."):
         run_against(refuse).sample()
+
+
+def refusing(times: int, **fields: object) -> Answer:
+    """A proxy that refuses the first samples."""
+    left = [None] * times
+
+    def answer(path: str, body: object) -> dict[str, object]:
+        if path == "/v1/sample" and left:
+            left.pop()
+            return {"status": 503, "title": "Open", "detail": "wait", "retryable": True, **fields}
+        return made_up(path, body)
+
+    return answer
+
+
+def test_a_retryable_refusal_goes_again_with_the_same_key_when_it_is_told_to() -> None:
+    slept: list[float] = []
+    keys: list[str] = []
+    run = run_against(refusing(2, after=3), slept=slept, keys=keys)
+    assert run.sample() == "Four hi·"
+    assert slept == [3, 3]
+    assert run.refused == 2
+    made, *sampled = keys
+    assert len(set(sampled)) == 1
+    assert made not in sampled, "another call has another key"
+
+
+def test_a_retryable_refusal_without_a_time_goes_again_soon() -> None:
+    slept: list[float] = []
+    assert run_against(refusing(1), slept=slept).sample() == "Four hi·"
+    assert slept == [1]
+
+
+def test_patience_ends() -> None:
+    slept: list[float] = []
+    with pytest.raises(CommandError, match="answered Open: wait"):
+        run_against(refusing(99, after=25), slept=slept).sample()
+    assert slept == [25, 25]
+
+
+def test_what_may_have_run_does_not_go_again() -> None:
+    slept: list[float] = []
+    with pytest.raises(CommandError, match="answered Open: wait"):
+        run_against(refusing(1, after=1, retryable=False), slept=slept).sample()
+    assert slept == []

@@ -4,11 +4,13 @@ import signal
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import httpx
 
+from tinkex_proxy.cli.demo.chaos import PROXY_ARGUMENTS, Chaos
 from tinkex_proxy.cli.demo.children import Child, Family
 from tinkex_proxy.cli.demo.recipes import recipes
 from tinkex_proxy.cli.demo.screen import Screen
@@ -29,20 +31,23 @@ FALLEN_TO: Final = 0.5
 DEATH_SHOWS_S: Final = 1.0
 
 
-def run(*, steps: int, once: bool, port: int | None) -> int:
+def run(*, steps: int, once: bool, port: int | None, chaotic: bool = False) -> int:
     """Run the demo.
 
     Args:
         steps: optimizer steps.
         once: whether to end after the training.
         port: for the proxy; None takes the usual one if it is free.
+        chaotic: whether the sandbox fails in the middle, and the outcome is compared.
     """
     screen = Screen()
     with tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs, Family() as family:
-        url = _start(family, Path(logs), screen, port)
+        extra = PROXY_ARGUMENTS if chaotic else ()
+        url, sandbox_url = _start(family, Path(logs), screen, port, extra)
         try:
-            with httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False) as client:
-                fallen = _train(client, url, steps, screen)
+            with _client(url) as client, _client(sandbox_url) as sandbox:
+                chaos = Chaos(client, sandbox, screen, steps) if chaotic else None
+                fallen = _train(client, url, steps, screen, chaos)
         except httpx.HTTPError as error:
             time.sleep(DEATH_SHOWS_S)
             raise CommandError(f"the proxy does not answer: {error!r}", status=FAILED) from error
@@ -52,6 +57,10 @@ def run(*, steps: int, once: bool, port: int | None) -> int:
         screen.say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
         screen.say("Ctrl-C ends it.")
         return _stay(screen)
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False)
 
 
 def _stay(screen: Screen) -> int:
@@ -65,8 +74,10 @@ def _stay(screen: Screen) -> int:
         return OK
 
 
-def _start(family: Family, logs: Path, screen: Screen, port: int | None) -> str:
-    """Start both; gives the proxy's URL."""
+def _start(
+    family: Family, logs: Path, screen: Screen, port: int | None, extra: Sequence[str]
+) -> tuple[str, str]:
+    """Start both; gives the proxy's URL and the sandbox's."""
     arguments = ["sandbox", "--host", HOST, "--port", "0", "--tick-ms", SANDBOX_TICK_MS]
     sandbox = family.start(Child("sandbox", arguments, log=logs / "sandbox.log"))
     sandbox_url = sandbox.url()
@@ -74,11 +85,12 @@ def _start(family: Family, logs: Path, screen: Screen, port: int | None) -> str:
     chosen = _port(screen, port)
     arguments = ["serve", "--host", HOST, "--port", str(chosen)]
     arguments += ["--upstream.base-url", sandbox_url, "--calls.shutdown-grace-s", GRACE_S]
+    arguments += extra
     log = logs / "proxy.log"
     proxy = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
     url = proxy.url()
     screen.say(f"proxy    {url}")
-    return url
+    return url, sandbox_url
 
 
 def _port(screen: Screen, wanted: int | None) -> int:
@@ -92,8 +104,10 @@ def _port(screen: Screen, wanted: int | None) -> int:
     return USUAL_PORT
 
 
-def _train(client: httpx.Client, url: str, steps: int, screen: Screen) -> bool:
-    """Train and show it; gives whether the loss has fallen to half or less."""
+def _train(client: httpx.Client, url: str, steps: int, screen: Screen, chaos: Chaos | None) -> bool:
+    """Train and show it; gives whether it went as it should."""
+    if chaos is not None:
+        chaos.train_undisturbed()
     training = Run(client)
     screen.say(f"model    {training.model_id} from {training.base_model}")
     screen.say()
@@ -104,11 +118,14 @@ def _train(client: httpx.Client, url: str, steps: int, screen: Screen) -> bool:
         for step in training.steps(steps):
             done.append(step)
             show(step)
+            if chaos is not None:
+                chaos.after(step.number)
     screen.say()
     screen.curve([step.loss for step in done])
     screen.say()
     screen.say(f"after    {training.sample()}")
-    return _tell(done, url, training.model_id, screen)
+    fallen = _tell(done, url, training.model_id, screen)
+    return (chaos is None or chaos.judge(training, done)) and fallen
 
 
 def _tell(done: list[Step], url: str, model_id: str, screen: Screen) -> bool:

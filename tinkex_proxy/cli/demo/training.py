@@ -1,11 +1,15 @@
 """A training run as any program would write it: plain HTTP calls, several callers at once.
 
-Text is trained byte by byte: the sandbox's vocabulary begins with the 256 bytes.
+Every call carries an `Idempotency-Key`, and one that is refused with `retryable` goes again as it
+is once `Retry-After` is over: that is all a caller has to do to survive an outage. Text is trained
+byte by byte: the sandbox's vocabulary begins with the 256 bytes.
 """
 
 import http
+import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -27,6 +31,10 @@ RANK: Final = 16
 LEARNING_RATE: Final = 0.02
 SAMPLE_TOKENS: Final = 48
 CALL_TIMEOUT_S: Final = 60.0
+# How long a refused call goes again: longer than a breaker stays open.
+PATIENCE_S: Final = 60.0
+# Before a retryable call goes again that was not told when.
+UNTOLD_WAIT_S: Final = 1.0
 
 T = TypeVar("T")
 Datum = Mapping[str, list[int]]
@@ -65,6 +73,7 @@ class _Sampled(msgspec.Struct):
 class _Problem(msgspec.Struct):
     title: str
     detail: str
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +109,16 @@ class Run:
 
     Args:
         client: opened on the proxy's URL.
+        sleep: waits; for tests.
+
+    Attributes:
+        refused: calls that were refused and went again.
     """
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, sleep: Callable[[float], object] = time.sleep) -> None:
         self._client = client
+        self._sleep = sleep
+        self.refused = 0
         offered = self._get("/v1/capabilities", _Capabilities).models
         self.base_model = offered[0].model_name
         body = {"base_model": self.base_model, "rank": RANK, "seed": 0}
@@ -142,15 +157,36 @@ class Run:
         return self._post("/v1/forward_backward", body, _Trained)
 
     def _get(self, path: str, form: type[T]) -> T:
-        return self._read(self._client.get(path), form)
+        return _read(self._client.get(path), form)
 
     def _post(self, path: str, body: Mapping[str, object], form: type[T]) -> T:
-        return self._read(self._client.post(path, json=body), form)
+        headers = {"idempotency-key": uuid.uuid4().hex}
+        waited_s = 0.0
+        while True:
+            answer = self._client.post(path, json=body, headers=headers)
+            wait_s = _again_after_s(answer)
+            if wait_s is None or waited_s + wait_s > PATIENCE_S:
+                return _read(answer, form)
+            self.refused += 1
+            waited_s += wait_s
+            self._sleep(wait_s)
 
-    @staticmethod
-    def _read(answer: httpx.Response, form: type[T]) -> T:
-        if answer.status_code != http.HTTPStatus.OK:
-            problem = msgspec.json.decode(answer.content, type=_Problem)
-            told = f"{problem.title}: {problem.detail}"
-            raise CommandError(f"{answer.url.path} answered {told}", status=FAILED)
-        return msgspec.json.decode(answer.content, type=form)
+
+def _again_after_s(answer: httpx.Response) -> float | None:
+    """How long to wait before the same call goes again; None when it must not, or need not."""
+    if answer.status_code == http.HTTPStatus.OK or not _problem(answer).retryable:
+        return None
+    after = answer.headers.get("retry-after", "")
+    return float(after) if after.isdecimal() else UNTOLD_WAIT_S
+
+
+def _problem(answer: httpx.Response) -> _Problem:
+    return msgspec.json.decode(answer.content, type=_Problem)
+
+
+def _read(answer: httpx.Response, form: type[T]) -> T:
+    if answer.status_code != http.HTTPStatus.OK:
+        problem = _problem(answer)
+        told = f"{problem.title}: {problem.detail}"
+        raise CommandError(f"{answer.url.path} answered {told}", status=FAILED)
+    return msgspec.json.decode(answer.content, type=form)

@@ -342,3 +342,13 @@ def test_what_ends_after_the_time_of_a_force_began_before_it_moved() -> None:
     slow = permit(gate, 1)
     assert gate.settle(slow, ok=False, now=6) is Verdict.LATE
     assert gate.state(6) is State.CLOSED
+
+
+def test_a_probe_of_an_earlier_time_takes_no_place_in_a_later_one() -> None:
+    gate = Gate(Counter(), GateSettings(trip=TRIP, open_for_s=10, max_probes=2, probe_lease_s=99))
+    for _ in range(2):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    failed, _silent = permit(gate, 10), permit(gate, 10)
+    gate.settle(failed, ok=False, now=10)
+    assert gate.probes(30) == 0
+    assert [permit(gate, 30).is_probe for _ in range(2)] == [True, True]

@@ -203,3 +203,15 @@ def test_a_caller_may_be_sooner_than_the_timer(breaker, bench) -> None:
     bench.clock.advance(100)
     moves = [event.after.value for event in bench.recorder.events]
     assert moves == ["open", "half_open", "closed"]
+
+
+def test_held_closed_a_success_still_forgives(breaker, bench) -> None:
+    """aiobreaker does not trip behind the gate: what it counts is there when the hold ends."""
+    breaker.force(Force.CLOSE, 5)
+    fail(breaker, 10)
+    assert breaker.snapshot("u", "k")["consecutive_failures"] == 10
+    breaker.settle(breaker.acquire(), Outcome.SUCCESS, "")
+    assert breaker.snapshot("u", "k")["consecutive_failures"] == 0
+    bench.clock.advance(5)
+    fail(breaker, 2)
+    assert breaker.snapshot("u", "k")["state"] == "closed"

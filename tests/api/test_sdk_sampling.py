@@ -61,7 +61,6 @@ class Barrier:
         ("asample", "lane", "pyqwest"),
         ("asample", "transparent", "pyqwest"),
         ("retrieve_future", "lane", "pyqwest"),
-        ("retrieve_future", "lane", "httpx"),
     ],
 )
 async def test_two_thousand_at_once_and_none_waits_here(start, call, mode, transport) -> None:

@@ -36,6 +36,7 @@ async def test_the_breaker_is_named_after_upstream_and_key_and_trips_as_set() ->
     assert shown["id"] == "127.0.0.1-1-none"
     assert shown["failure_threshold"] == 2
     chosen = {
+        "adaptive_threshold": True,
         "failure_rate": 0.25,
         "minimum_calls": 7,
         "window_s": 9,
@@ -49,7 +50,7 @@ async def test_the_breaker_is_named_after_upstream_and_key_and_trips_as_set() ->
     options = {f"circuit_breaker.{name}": value for name, value in chosen.items()}
     gate = _breaker_settings(Settings.load({**UPSTREAM, **options})).gate
     assert gate.trip == TripSettings(
-        failure_rate=0.25, minimum_calls=7, window_s=9, slow_s=2.5, slow_rate=0.75
+        adaptive=True, failure_rate=0.25, minimum_calls=7, window_s=9, slow_s=2.5, slow_rate=0.75
     )
     assert (gate.open_for_s, gate.longest_open_s) == (4, 8)
     assert (gate.max_probes, gate.successes_to_close) == (3, 2)

@@ -223,6 +223,7 @@ def _breaker_settings(settings: Settings) -> BreakerSettings:
         gate=GateSettings(
             trip=TripSettings(
                 failure_threshold=chosen.failure_threshold,
+                adaptive=chosen.adaptive_threshold,
                 failure_rate=chosen.failure_rate,
                 minimum_calls=chosen.minimum_calls,
                 window_s=chosen.window_s,

@@ -138,6 +138,11 @@ class CircuitBreakerSettings(_Section):
         ge=1,
         description="Failures in a row that open it. One restart of an upstream costs fewer.",
     )
+    adaptive_threshold: bool = Field(
+        default=False,
+        description="Whether that number follows how often this upstream fails anyway: 4 for 5 "
+        "where it hardly ever does, 10 where one call in ten does. Off: easier to foretell.",
+    )
     timeout_ms: int = Field(
         default=30_000,
         ge=1,

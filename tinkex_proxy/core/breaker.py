@@ -264,6 +264,7 @@ class Gate:
 
     def reset(self) -> None:
         """Forget everything and let it follow its upstream again."""
+        self._trip.forget()
         self._rest("an operator reset it")
 
     def _called(self, *, ok: bool, slow: bool, now: float, draw: float) -> None:
@@ -291,6 +292,7 @@ class Gate:
         self.passed += 1
         if self.passed >= self.settings.successes_to_close:
             self._circuit.record(ok=True, threshold=self._trip.threshold)
+            self._trip.closed(at_once=self._trips == 1)
             self._forget()
             self._enter(State.CLOSED, f"probes that succeeded: {self.passed}")
 

@@ -4,6 +4,7 @@ Three rules, any of which trips it:
 
 * **in a row**: `failure_threshold` failures with no success between them. Quick to see an outage;
   blind to an upstream that fails most of the time but not all of it. The circuit counts these.
+  The threshold may follow what is usual for the upstream (`core.baseline`); off unless asked for.
 * **failure rate**: at least `failure_rate` of the calls of the last `window_s` seconds failed. It
   needs `minimum_calls` in the window, so that one failure of two calls trips nothing.
 * **slow calls**: at least `slow_rate` of them took `slow_s` or longer. Off unless asked for: a
@@ -15,6 +16,7 @@ What ended neither well nor badly is not in the window at all.
 
 from dataclasses import dataclass
 
+from tinkex_proxy.core.baseline import Baseline
 from tinkex_proxy.core.window import Counts, Window
 
 __all__ = ["Trip", "TripSettings"]
@@ -31,6 +33,8 @@ class TripSettings:
         window_s: length of the window.
         slow_s: a call that takes this long is slow; None: none is.
         slow_rate: share of slow calls in the window, above 0 and at most 1.
+        adaptive: whether `failure_threshold` is that of an upstream that fails once in a hundred
+            calls, and follows what is usual for this one.
     """
 
     failure_threshold: int = 5
@@ -39,6 +43,7 @@ class TripSettings:
     window_s: float = 60.0
     slow_s: float | None = None
     slow_rate: float = 0.8
+    adaptive: bool = False
 
 
 class Trip:
@@ -48,18 +53,23 @@ class Trip:
         self._settings = settings
         self._window = Window(settings.window_s)
         self._rates = settings.failure_rate is not None or settings.slow_s is not None
+        self._baseline = self._new_baseline()
 
     @property
     def threshold(self) -> int:
         """Failures in a row that trip."""
-        return self._settings.failure_threshold
+        if self._baseline is None:
+            return self._settings.failure_threshold
+        return self._baseline.threshold
 
     def is_slow(self, took_s: float) -> bool:
         """Whether a call that took this long was slow."""
         return self._settings.slow_s is not None and took_s >= self._settings.slow_s
 
     def count(self, now: float, *, failed: bool, slow: bool) -> None:
-        """Put one call that ended at `now` into the window."""
+        """Take in one call that ended at `now`."""
+        if self._baseline is not None:
+            self._baseline.count(failed=failed)
         if self._rates:
             self._window.add(now, failed=failed, slow=slow)
 
@@ -83,6 +93,19 @@ class Trip:
             )
         return None
 
+    def closed(self, *, at_once: bool) -> None:
+        """The circuit was closed by its probes, `at_once` by those after its first time open."""
+        if self._baseline is not None:
+            self._baseline.closed(at_once=at_once)
+
     def clear(self) -> None:
-        """Forget the window."""
+        """Forget the window; what is usual stays."""
         self._window.clear()
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self.clear()
+        self._baseline = self._new_baseline()
+
+    def _new_baseline(self) -> Baseline | None:
+        return Baseline(self._settings.failure_threshold) if self._settings.adaptive else None

@@ -29,8 +29,10 @@ T = TypeVar("T")
 __all__ = ["BURST", "PROXY_ARGUMENTS", "Chaos"]
 
 OUTAGE_S: Final = 4.0
-# Short, so that the demo is: of the defaults, the breaker would stay open for longer than it all.
+# Short, so that the demo is: with the defaults the breaker would stay open for longer than it all.
+# And three failures come for certain within the outage: the waits between them are 0.75 s at most.
 PROXY_ARGUMENTS: Final = (
+    *("--circuit-breaker.failure-threshold", "3"),
     *("--circuit-breaker.timeout-ms", "1000", "--circuit-breaker.max-timeout-ms", "2000"),
     *("--upstream.connect-timeout-s", "1", "--upstream.request-timeout-s", "2"),
 )

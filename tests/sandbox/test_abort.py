@@ -124,3 +124,15 @@ async def test_an_error_on_a_socket_says_that_a_sandbox_gave_it() -> None:
 def test_a_server_without_the_protocol_cannot_reset() -> None:
     assert abort_of({"type": "http"}) is None
     assert abort_of({"type": "http", "state": {}}) is None
+
+
+def test_a_connection_that_is_closed_already_is_left_alone() -> None:
+    """Its socket is gone; to touch it would be an error."""
+
+    class Closed:
+        def is_closing(self) -> bool:
+            return True
+
+    protocol = AbortableProtocol.__new__(AbortableProtocol)
+    protocol.transport = Closed()
+    protocol.abort()

@@ -21,6 +21,7 @@ __all__ = [
     "IdempotencyKeyReused",
     "InvalidJson",
     "InvalidRequest",
+    "JournalUnavailable",
     "MethodNotAllowed",
     "ModelGone",
     "ModelNotFound",
@@ -168,6 +169,13 @@ class Draining(ProxyError):
     """The proxy is shutting down and takes no new work."""
 
     code = "draining"
+    retryable = True
+
+
+class JournalUnavailable(ProxyError):
+    """The journal cannot be written, and `journal.on_failure` says that nothing goes on without."""
+
+    code = "journal_unavailable"
     retryable = True
 
 

@@ -35,6 +35,7 @@ STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "deadline_exceeded": (504, "The deadline passed"),
     "circuit_open": (503, "Circuit breaker open"),
     "draining": (503, "Shutting down"),
+    "journal_unavailable": (503, "The journal cannot be written"),
     "upstream_unreachable": (502, "Upstream unreachable"),
     "upstream_fault": (502, "Upstream fault"),
     "upstream_throttled": (429, "Upstream asks to slow down"),

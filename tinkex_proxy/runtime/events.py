@@ -18,6 +18,9 @@ __all__ = [
     "Event",
     "Exchange",
     "Hub",
+    "JournalFailed",
+    "JournalMended",
+    "JournalWritten",
     "Listener",
     "ModelsLost",
     "Note",
@@ -83,6 +86,26 @@ class ModelsLost:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalWritten:
+    """A group of records was written."""
+
+    records: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """The journal cannot be written; what happens from here on may not be known after a crash."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalMended:
+    """The journal has been written again, with all that was missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth one log line that no metric counts; `error` adds its stack trace."""
 
@@ -91,7 +114,18 @@ class Note:
     error: BaseException | None = None
 
 
-Event = Exchange | BatchLeft | Transition | BreakerDropped | CallEnded | ModelsLost | Note
+Event = (
+    Exchange
+    | BatchLeft
+    | Transition
+    | BreakerDropped
+    | CallEnded
+    | ModelsLost
+    | JournalWritten
+    | JournalFailed
+    | JournalMended
+    | Note
+)
 
 
 class Listener(Protocol):

@@ -8,7 +8,15 @@ import sys
 
 import structlog
 
-from tinkex_proxy.runtime.events import BatchLeft, Event, ModelsLost, Note, Transition
+from tinkex_proxy.runtime.events import (
+    BatchLeft,
+    Event,
+    JournalFailed,
+    JournalMended,
+    ModelsLost,
+    Note,
+    Transition,
+)
 
 __all__ = ["LogListener", "configure_logs"]
 
@@ -82,6 +90,10 @@ class LogListener:
                     models_lost=event.models,
                     reason=event.reason,
                 )
+            case JournalFailed():
+                self._log.error("the journal cannot be written", reason=event.reason)
+            case JournalMended():
+                self._log.warning("the journal is written again, nothing is missing")
             case Note():
                 level = logging.getLevelNamesMapping()[event.level.upper()]
                 self._log.log(level, event.message, exc_info=event.error)

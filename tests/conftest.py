@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,15 @@ settings.register_profile("deep", parent=settings.get_profile("fast"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own() -> Iterator[None]:
+    """No test may find, or leave, a journal where the user's proxy has its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TINKEX_PROXY_STATE_DIR"] = folder
+        yield
+        del os.environ["TINKEX_PROXY_STATE_DIR"]
 
 
 def started(*command: str) -> tuple[subprocess.Popen[str], str]:

@@ -36,11 +36,13 @@ from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.feed import Feed
 from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener
 from tinkex_proxy.runtime.metrics import Metrics, StateCollector
 from tinkex_proxy.runtime.query import knows_model
+from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Transport
@@ -89,8 +91,17 @@ class Proxy:
         self.services.released.set()
 
 
-def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
-    """Build a proxy; opens no socket and starts no task."""
+def build(settings: Settings, *, clock: Clock | None = None, store: Store | None = None) -> Proxy:
+    """Build a proxy; opens no socket and starts no task.
+
+    Args:
+        settings: the configuration.
+        clock: measures and sleeps; the machine's, if none is given.
+        store: where its journal is; None for no journal.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
     clock = clock or MonotonicClock()
     log = structlog.get_logger("tinkex_proxy")
     registry = CollectorRegistry()
@@ -112,13 +123,31 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
         _base_url(settings),
         connect_timeout_s=settings.upstream.connect_timeout_s,
     )
-    makings = _Makings(settings, transport, tasks, clock, hub)
+    salt = secrets.token_bytes(16)
+    journal: Journal = NoJournal()
+    if store is not None:
+        on_failure = OnFailure(settings.journal.on_failure)
+        journal = kept = StoredJournal(
+            store, tasks=tasks, clock=clock, hub=hub, on_failure=on_failure
+        )
+        salt = kept.salt or salt
+        kept.keep_salt(salt)
+    makings = _Makings(settings, transport, tasks, clock, hub, journal)
     key = settings.upstream.api_key
+
+    def account_of(key_id: str, key: str | None) -> Account:
+        account = makings.account(key_id, key)
+        left = journal.take(key_id)
+        account.restore(left)
+        services.revive(account, left.calls)
+        return account
+
     accounts = Accounts(
-        makings.account,
+        account_of,
         default_key=None if key is None else key.get_secret_value(),
         key_required=(urlsplit(_base_url(settings)).hostname or "").endswith(HOSTED_DOMAIN),
         max_keys=settings.upstream.max_keys,
+        salt=salt,
     )
     calls = settings.calls
     retention = Retention(
@@ -128,7 +157,13 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
     )
     services = Services(
         accounts=accounts,
-        ledger=Ledger(clock, tasks, retention),
+        ledger=Ledger(
+            clock,
+            tasks,
+            retention,
+            journal=journal,
+            wall_clock=time.time,  # noqa: TID251 - ages of answers, over restarts
+        ),
         clock=clock,
         hub=hub,
         settings=PlainSettings(
@@ -153,7 +188,7 @@ def build(settings: Settings, *, clock: Clock | None = None) -> Proxy:
                 ),
             ),
         ],
-        lifespan=_lifespan(services, readiness, transport, tasks),
+        lifespan=_lifespan(services, readiness, transport, tasks, journal),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
@@ -169,6 +204,7 @@ class _Makings:
     tasks: Tasks
     clock: Clock
     hub: Hub
+    journal: Journal
 
     def account(self, key_id: str, key: str | None) -> Account:
         """Build the account of one key."""
@@ -197,6 +233,7 @@ class _Makings:
             tasks=self.tasks,
             clock=self.clock,
             hub=self.hub,
+            book=Book(key_id, self.journal),
         )
         flavour = upstream_settings.flavour
         account_settings = AccountSettings(
@@ -211,6 +248,7 @@ class _Makings:
             flavour=None if flavour == "auto" else Flavour(flavour),
             heartbeat_interval_s=upstream_settings.heartbeat_interval_s,
             coalesce=batching.enabled,
+            keep_s=self.settings.calls.retention_s,
         )
         return Account(key_id, upstream, tools, account_settings)
 
@@ -297,7 +335,11 @@ def _states(services: Services, operations: Operations) -> StateCollector:
 
 
 def _lifespan(
-    services: Services, readiness: Readiness, transport: Transport, tasks: Tasks
+    services: Services,
+    readiness: Readiness,
+    transport: Transport,
+    tasks: Tasks,
+    journal: Journal,
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -306,6 +348,7 @@ def _lifespan(
         try:
             yield
         finally:
+            await journal.close()  # first: what is ended by our end goes on in the next run
             for account in services.accounts:
                 account.close()
             await tasks.cancel_all()

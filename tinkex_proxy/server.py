@@ -11,14 +11,18 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 
+import structlog
 import uvicorn
+from platformdirs import user_state_path
 
 from tinkex_proxy.api.listener import ListeningServer, listen_tcp, listen_unix, url_of
 from tinkex_proxy.assembly import build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.runtime.logs import configure_logs
+from tinkex_proxy.runtime.sqlite_store import SqliteStore, journal_path
+from tinkex_proxy.runtime.store import Store, StoreBusy, StoreDamaged, StoreError, StoreTooNew
 
-__all__ = ["serve"]
+__all__ = ["open_store", "serve"]
 
 # Far more than calls that one process holds; a limit of a billion makes some libraries slow.
 MAX_FILES = 65_536
@@ -33,14 +37,43 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
 
     Raises:
         OSError: the address cannot be listened on.
+        StoreError: the journal cannot be used, and nothing is to go on without.
     """
     configure_logs(settings.log.level, settings.log.format)
     _allow_many_files()
-    with (
-        contextlib.closing(_listen(settings)) as listener,
-        asyncio.Runner(loop_factory=_loop_factory()) as runner,
-    ):
-        return runner.run(_run(settings, listener, on_ready))
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(_listen(settings)))
+        store = open_store(settings)
+        if store is not None:
+            stack.enter_context(contextlib.closing(store))
+        runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+        return runner.run(_run(settings, listener, store, on_ready))
+
+
+def open_store(settings: Settings) -> Store | None:
+    """Open the journal's store; None where there is to be none.
+
+    Raises:
+        StoreBusy, StoreDamaged, StoreTooNew: it cannot be used as it is.
+        StoreError: it cannot be opened, and `journal.on_failure` is `refuse`.
+    """
+    chosen = settings.journal
+    if not chosen.enabled:
+        return None
+    folder = chosen.state_dir or user_state_path("tinkex-proxy")
+    path = journal_path(folder, settings.upstream.base_url)
+    try:
+        return SqliteStore(path, durable=chosen.sync == "full", max_bytes=chosen.max_bytes)
+    except (StoreBusy, StoreDamaged, StoreTooNew):
+        raise
+    except StoreError as error:
+        if chosen.on_failure == "refuse":
+            raise
+        structlog.get_logger("tinkex_proxy").error(
+            "there is no journal: a restart will forget models, calls and answers",
+            reason=str(error),
+        )
+        return None
 
 
 def _allow_many_files() -> None:
@@ -73,9 +106,12 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _run(
-    settings: Settings, listener: socket.socket, on_ready: Callable[[str], None] | None
+    settings: Settings,
+    listener: socket.socket,
+    store: Store | None,
+    on_ready: Callable[[str], None] | None,
 ) -> int:
-    proxy = build(settings)
+    proxy = build(settings, store=store)
     config = uvicorn.Config(
         proxy.app,
         http="httptools",

@@ -92,9 +92,19 @@ def hangs_up_after(*messages: str):
     return receive
 
 
+async def waited_for(entry: Entry, ticket, receive, *, timeout_s) -> Answer:
+    """`wait_for`, noting whether the answer was promised."""
+
+    async def promise() -> None:
+        entry.promised = True
+
+    return await wait_for(entry, ticket, receive, timeout_s=timeout_s, promise=promise)
+
+
 def entry_of(work) -> Entry:
-    task = asyncio.get_running_loop().create_task(work)
-    return Entry("e", "me", task, None, b"", wanted=False)
+    entry = Entry("e", "me", 1, None, b"")
+    entry.task = asyncio.get_running_loop().create_task(work)
+    return entry
 
 
 async def forever() -> Answer:
@@ -107,14 +117,14 @@ async def test_the_answer_comes_to_who_waits() -> None:
         return Answer(200, b"x")
 
     entry = entry_of(work())
-    assert (await wait_for(entry, Ticket(gives=True), silence, timeout_s=None)).body == b"x"
+    assert (await waited_for(entry, Ticket(gives=True), silence, timeout_s=None)).body == b"x"
     assert entry.waiters == 0
 
 
 async def test_a_caller_that_leaves_in_time_takes_its_work_along() -> None:
     entry, ticket = entry_of(forever()), Ticket(gives=True)
     with pytest.raises(CallerLeft):
-        await wait_for(entry, ticket, hangs_up, timeout_s=None)
+        await waited_for(entry, ticket, hangs_up, timeout_s=None)
     await asyncio.wait([entry.task])
     assert entry.task.cancelled()
     assert (ticket.asked, entry.wanted) == (1, False)
@@ -124,7 +134,7 @@ async def test_only_a_disconnect_is_a_hang_up() -> None:
     entry = entry_of(forever())
     receive = hangs_up_after("http.request", "http.request")
     with pytest.raises(CallerLeft):
-        await wait_for(entry, Ticket(gives=True), receive, timeout_s=None)
+        await waited_for(entry, Ticket(gives=True), receive, timeout_s=None)
     with pytest.raises(IndexError):  # it had asked until there was nothing left to say
         await receive()
 
@@ -132,7 +142,7 @@ async def test_only_a_disconnect_is_a_hang_up() -> None:
 async def test_a_caller_that_leaves_too_late_leaves_an_answer_to_fetch() -> None:
     entry = entry_of(forever())
     with pytest.raises(CallerLeft):
-        await wait_for(entry, Ticket(gives=False), hangs_up, timeout_s=None)
+        await waited_for(entry, Ticket(gives=False), hangs_up, timeout_s=None)
     assert entry.wanted
     assert not entry.task.done()
     entry.task.cancel()
@@ -143,7 +153,7 @@ async def test_work_that_somebody_else_waits_for_is_not_taken_back() -> None:
     entry, ticket = entry_of(forever()), Ticket(gives=True)
     entry.waiters = 1
     with pytest.raises(CallerLeft):
-        await wait_for(entry, ticket, hangs_up, timeout_s=None)
+        await waited_for(entry, ticket, hangs_up, timeout_s=None)
     assert ticket.asked == 0
     assert not entry.task.done()
     entry.task.cancel()
@@ -153,14 +163,15 @@ async def test_work_that_somebody_else_waits_for_is_not_taken_back() -> None:
 async def test_a_deadline_says_what_became_of_the_call(gives: bool, said: str) -> None:
     entry = entry_of(forever())
     with pytest.raises(DeadlineExceeded, match=said):
-        await wait_for(entry, Ticket(gives=gives), silence, timeout_s=0.001)
+        await waited_for(entry, Ticket(gives=gives), silence, timeout_s=0.001)
+    assert entry.promised is not gives
     entry.task.cancel()
 
 
 async def test_a_caller_that_only_repeats_has_nothing_to_take_back() -> None:
     entry = entry_of(forever())
     with pytest.raises(DeadlineExceeded):
-        await wait_for(entry, None, silence, timeout_s=0.001)
+        await waited_for(entry, None, silence, timeout_s=0.001)
     assert not entry.task.cancelled()
     entry.task.cancel()
 
@@ -169,5 +180,5 @@ async def test_a_call_that_our_own_end_cut_off_may_have_run() -> None:
     entry, ticket = entry_of(forever()), Ticket(gives=True)
     entry.task.cancel()
     with pytest.raises(OutcomeUnknown, match="may have run"):
-        await wait_for(entry, ticket, silence, timeout_s=None)
+        await waited_for(entry, ticket, silence, timeout_s=None)
     assert ticket.asked == 0

@@ -1,3 +1,5 @@
+import secrets
+
 import pytest
 
 from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
@@ -18,6 +20,7 @@ class Made:
 
 def accounts(**more: object) -> Accounts:
     options = {"default_key": "tml-ours", "key_required": False, "max_keys": 2, **more}
+    options.setdefault("salt", secrets.token_bytes(16))
     return Accounts(Made, **options)
 
 
@@ -28,12 +31,16 @@ def test_a_callers_own_key_serves_that_caller_and_nobody_else() -> None:
     assert registry.of("tml-ours") is registry.of(None) is registry.of_default()
 
 
-def test_a_key_id_tells_nothing_and_differs_between_processes() -> None:
+def test_a_key_id_tells_nothing_and_differs_between_salts() -> None:
     one, other = accounts(), accounts()
     assert one.key_id("tml-a") == one.key_id("tml-a") != one.key_id("tml-b")
     assert one.key_id("tml-a") != other.key_id("tml-a")
     assert "tml" not in one.key_id("tml-a")
     assert one.key_id(None) == "none"
+
+
+def test_a_key_has_the_same_name_under_the_same_salt() -> None:
+    assert accounts(salt=b"s" * 16).key_id("tml-a") == accounts(salt=b"s" * 16).key_id("tml-a")
 
 
 def test_no_key_at_all() -> None:

@@ -8,6 +8,7 @@ from tinkex_proxy.errors import InvalidRequest
 from tinkex_proxy.runtime import callers
 from tinkex_proxy.runtime.callers import GAP_S, Callers
 from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.journal import Book, NoJournal
 
 
 class Named(str):
@@ -21,7 +22,11 @@ def recorded(clock: ManualClock | None = None) -> tuple[Callers, list[str]]:
     """Callers whose works are their own calls, and what went to the lane."""
     queue: list[str] = []
     clock = clock or ManualClock()
-    return Callers(Named, queue.extend, clock.call_later), queue
+    book = Book("me", NoJournal())
+    made = Callers(
+        lambda work, _: Named(work), queue.extend, clock.call_later, book=book, model_id="m"
+    )
+    return made, queue
 
 
 def test_each_callers_calls_go_in_the_order_of_its_own_count() -> None:

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from tinkex_proxy.errors import ModelGone
+from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.models import Model, Sampler
 from tinkex_proxy.runtime.work import Order
 
@@ -18,7 +19,7 @@ class Driver:
         self.put_works: list[object] = []
         self.closed: list[Exception] = []
 
-    def put(self, works, *, deadline):
+    def put(self, works, *, deadline, origin, part):
         self.put_works += works
         return []
 
@@ -28,7 +29,7 @@ class Driver:
 
 @pytest.fixture
 def model() -> Model:
-    return Model({"model_id": "m"}, session_id="s", driver=Driver())
+    return Model({"model_id": "m"}, session_id="s", driver=Driver(), book=Book())
 
 
 def test_a_sampler_counts_its_own_requests() -> None:

@@ -6,6 +6,7 @@ import pytest
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.sessions import Session
 from tinkex_proxy.runtime.transport import Request, Response
 
@@ -42,6 +43,7 @@ def session_on(bench, clock, service, lost=None, *, threshold: int = 100) -> Ses
         clock=clock,
         tasks=bench.tasks,
         interval_s=10,
+        book=Book(),
         on_lost=lambda *told: (lost if lost is not None else []).append(told),
     )
 

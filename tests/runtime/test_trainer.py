@@ -88,7 +88,7 @@ async def account(bench, service):
 
 async def created(account, **fields) -> str:
     body = plain.CreateModel(base_model="b", **fields)
-    return (await trainer.create_model(account, body))["model_id"]
+    return (await trainer.create_model(account, body, Ticket()))["model_id"]
 
 
 def call(model_id: str, *tokens: int) -> plain.TrainingCall:

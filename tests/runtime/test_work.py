@@ -67,17 +67,21 @@ async def test_training_goes_in_the_flavour_it_was_written_in(flavour: Flavour) 
 
 
 async def test_an_answer_is_split_or_explained(reply) -> None:
-    calls = [await call_of(training(), n) for n in (1, 2)]
+    works = [training(), training()]
     outputs = [{"logprobs": {"data": [n, n]}} for n in (1, 2)]
     good = reply(200, {"loss_fn_outputs": outputs, "metrics": {"a:sum": 3.0}})
-    shares = read(good, calls, batch_id="m#5")
+    shares = read(good, works, [1, 1], batch_id="m#5")
     assert [share.output.records[0]["logprobs"].data for share in shares] == [[1, 1], [2, 2]]
     assert [share.output.metrics for share in shares] == [{}, {}]
     with pytest.raises(UpstreamFault):
-        read(reply(200, {"loss_fn_outputs": outputs[:1], "metrics": {}}), calls, batch_id="b")
+        read(
+            reply(200, {"loss_fn_outputs": outputs[:1], "metrics": {}}), works, [1, 1], batch_id="b"
+        )
     with pytest.raises(UpstreamFault):
-        read(reply(200, b"<html>"), calls, batch_id="b")
-    order = [await call_of(Order("/x", {}))]
-    assert read(reply(200, {"path": "p"}), order, batch_id="b") == [{"path": "p"}]
+        read(reply(200, b"<html>"), works, [1, 1], batch_id="b")
+    order = [Order("/x", {})]
+    assert read(reply(200, {"path": "p"}), order, [0], batch_id="b") == [{"path": "p"}]
     with pytest.raises(ApiKeyRefused):
-        read(reply(401), order, batch_id="b")
+        read(reply(401), order, [0], batch_id="b")
+    only_the_second = read(good, [None, works[1]], [1, 1], batch_id="m#5")
+    assert only_the_second[1] == shares[1]

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
@@ -99,7 +99,12 @@ def digest_of(method: str, path: str, body: bytes) -> bytes:
 
 
 async def wait_for(
-    entry: Entry, ticket: Ticket | None, receive: Receive, *, timeout_s: float | None
+    entry: Entry,
+    ticket: Ticket | None,
+    receive: Receive,
+    *,
+    timeout_s: float | None,
+    promise: Callable[[], Awaitable[None]],
 ) -> Answer:
     """Wait for a call's answer as long as its caller does.
 
@@ -108,6 +113,7 @@ async def wait_for(
         ticket: takes its work back if the caller leaves early; None for a caller who only repeats.
         receive: tells when the caller hangs up.
         timeout_s: how long the caller waits, or None.
+        promise: has the answer kept for a caller that is told where it will be.
 
     Raises:
         CallerLeft: the caller hung up.
@@ -139,6 +145,7 @@ async def wait_for(
         raise CallerLeft
     if taken_back:
         raise DeadlineExceeded("The deadline passed before the call left; nothing was sent.")
+    await promise()
     raise DeadlineExceeded(
         "The deadline passed while the upstream was at work; the call goes on and counts. "
         f"Its answer will be at GET /v1/futures/{entry.id}."

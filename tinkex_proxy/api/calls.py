@@ -6,8 +6,9 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -21,7 +22,14 @@ from tinkex_proxy.api.asgi import (
     read_body,
     send_answer,
 )
-from tinkex_proxy.api.callers import Wishes, digest_of, key_of, wait_for, wishes_of
+from tinkex_proxy.api.callers import (
+    Wishes,
+    coalesce_of,
+    digest_of,
+    key_of,
+    wait_for,
+    wishes_of,
+)
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
@@ -29,11 +37,12 @@ from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallEnded, Hub, Note
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
+from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.runtime.work import Timeline
 from tinkex_proxy.wire import plain
 
-__all__ = ["Asked", "CallRoute", "Handler", "PlainSettings", "Services", "accepted"]
+__all__ = ["Asked", "CallRoute", "Handler", "PlainSettings", "Reviver", "Services", "accepted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,10 @@ class PlainSettings:
     extra_loss_fns: frozenset[str] = frozenset()
 
 
+# Goes on with a promised call of an earlier run; says whether it can.
+Reviver: TypeAlias = Callable[[Account, CallRecord, AskedRecord], bool]
+
+
 @dataclass(slots=True, kw_only=True)
 class Services:
     """What the calls work with.
@@ -63,6 +76,7 @@ class Services:
         settings: what holds for every plain call.
         draining: whether new calls are refused.
         released: set at the very end, for those who are held: they come again elsewhere.
+        revivers: by operation, who goes on with a promised call of an earlier run.
     """
 
     accounts: Accounts
@@ -72,6 +86,16 @@ class Services:
     settings: PlainSettings
     draining: bool = False
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    revivers: dict[str, Reviver] = field(default_factory=dict)
+
+    def revive(self, account: Account, calls: Sequence[CallRecord]) -> None:
+        """Take over an earlier run's calls of one key, and go on with those that were promised."""
+        for call, asked in self.ledger.restore(calls):
+            reviver = self.revivers.get(asked.operation)
+            if reviver is None or not reviver(account, call, asked):
+                self.ledger.abandon(call)
+                note = f"call {call.id} of an earlier run cannot be gone on with"
+                self.hub.tell(Note("warning", note))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +127,7 @@ class CallRoute:
         self._operation = operation
         self._handler = handler
         self._services = services
+        services.revivers[operation] = self._revive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -134,9 +159,10 @@ class CallRoute:
         if entry.id != request_id:
             extra["x-tinkex-repeats"] = entry.id
         if wishes.respond_async:
-            entry.wanted = True
+            await services.ledger.promise(entry)
             return accepted(entry)
-        return await wait_for(entry, ticket, receive, timeout_s=wishes.timeout_s)
+        promise = partial(services.ledger.promise, entry)
+        return await wait_for(entry, ticket, receive, timeout_s=wishes.timeout_s, promise=promise)
 
     def _entry(
         self, scope: Scope, account: Account, wishes: Wishes, body: bytes, request_id: str
@@ -151,21 +177,40 @@ class CallRoute:
         now = services.clock.now()
         deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
         ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce)
-        params = scope.get("path_params")
-        asked = Asked(
-            account,
-            body,
-            ticket,
-            services.settings,
-            path,
-            params if isinstance(params, Mapping) else {},
-            request_id,
-        )
-        work = self._run(asked)
+        given = scope.get("path_params")
+        params = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
+        wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
         key = wishes.idempotency_key
-        entry = services.ledger.start(request_id, account.key_id, work, key=key, digest=digest)
+        entry = services.ledger.start(
+            services.ledger.id_of(account.key_id, key, request_id),
+            account.key_id,
+            partial(self._begin, account, body, ticket, path, params),
+            key=key,
+            digest=digest,
+            asked=AskedRecord(self._operation, path, params, wanted, body),
+        )
         account.serve(entry.task)
         return entry, ticket
+
+    def _begin(
+        self,
+        account: Account,
+        body: bytes,
+        ticket: Ticket,
+        path: str,
+        params: Mapping[str, str],
+        entry: Entry,
+    ) -> Coroutine[object, object, Answer]:
+        ticket.origin = entry
+        settings = self._services.settings
+        return self._run(Asked(account, body, ticket, settings, path, params, entry.id))
+
+    def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
+        """Go on with a promised call of an earlier run; its deadline has gone with its caller."""
+        ticket = Ticket(coalesce=coalesce_of(asked.headers, default=True))
+        begin = partial(self._begin, account, asked.body, ticket, asked.path, asked.params)
+        account.serve(self._services.ledger.restart(call, begin).task)
+        return True
 
     async def _run(self, asked: Asked) -> Answer:
         """Do the call; whatever happens becomes an answer."""

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from urllib.parse import parse_qs
 
 from tinkex_proxy.api.asgi import (
@@ -51,8 +52,9 @@ class FutureRoute:
         wait_s = _wait_s(scope)
         if not entry.task.done() and wait_s > 0:
             await read_body({}, receive, 0)
+            promise = partial(self._services.ledger.promise, entry)
             try:
-                return await wait_for(entry, None, receive, timeout_s=wait_s)
+                return await wait_for(entry, None, receive, timeout_s=wait_s, promise=promise)
             except DeadlineExceeded:
                 return accepted(entry)
         return entry.task.result() if entry.task.done() else accepted(entry)

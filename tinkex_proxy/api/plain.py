@@ -33,7 +33,8 @@ async def _capabilities(asked: Asked) -> object:
 
 
 async def _create_model(asked: Asked) -> object:
-    return await trainer.create_model(asked.account, plain.decode_create_model(asked.body))
+    body = plain.decode_create_model(asked.body)
+    return await trainer.create_model(asked.account, body, asked.ticket)
 
 
 async def _list_models(asked: Asked) -> object:
@@ -65,34 +66,40 @@ async def _optim_step(asked: Asked) -> object:
 
 async def _forward_backward_batch(asked: Asked) -> object:
     calls = plain.decode_training_batch(asked.body, extra_loss_fns=asked.settings.extra_loss_fns)
-    return await _each(asked, calls, lambda call: trainer.train(asked.account, call, asked.ticket))
+    return await _each(
+        asked,
+        calls,
+        lambda call, item: trainer.train(asked.account, call, asked.ticket, item=item),
+    )
 
 
 async def _optim_step_batch(asked: Asked) -> object:
     steps = plain.decode_optim_step_batch(asked.body)
     return await _each(
-        asked, steps, lambda step: trainer.optim_step(asked.account, step, asked.ticket)
+        asked,
+        steps,
+        lambda step, item: trainer.optim_step(asked.account, step, asked.ticket, item=item),
     )
 
 
 async def _each(
     asked: Asked,
     items: Sequence[T | InvalidRequest | InvalidJson],
-    do: Callable[[T], Awaitable[object]],
+    do: Callable[[T, int], Awaitable[object]],
 ) -> object:
     """Do every item, in order on its lane; one that fails does not spoil the others."""
 
-    async def one(item: T | InvalidRequest | InvalidJson) -> object:
+    async def one(number: int, item: T | InvalidRequest | InvalidJson) -> object:
         try:
             if isinstance(item, InvalidRequest | InvalidJson):
                 raise item
-            fields = msgspec.to_builtins(await do(item))
+            fields = msgspec.to_builtins(await do(item, number))
         except ProxyError as error:
             problem = problem_fields(error, instance=asked.path, request_id=asked.request_id)
             return {"status": "error", "error": problem}
         return {"status": "ok", **fields}
 
-    return {"results": await asyncio.gather(*map(one, items))}
+    return {"results": await asyncio.gather(*(one(*numbered) for numbered in enumerate(items)))}
 
 
 async def _sample(asked: Asked) -> object:

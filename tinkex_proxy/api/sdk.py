@@ -19,7 +19,7 @@ from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures
-from tinkex_proxy.api.sdk_lane import LANE_CALLS, LaneCalls, Request
+from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.core.outcome import Operation
@@ -80,6 +80,7 @@ class SdkRoute:
         self._settings = settings
         self._futures = SdkFutures(services.ledger, services.released)
         self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
+        services.revivers[OPERATION] = self._lanes.revive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -7,8 +7,9 @@ result comes as the upstream gave it, in protobuf or JSON as the poll asks; a fa
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -25,6 +26,7 @@ from tinkex_proxy.errors import (
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
+from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON
 from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order
@@ -84,18 +86,54 @@ class SdkFutures:
         return self._running.get(request_id)
 
     def promise(
-        self, account: Account, running: Running, *, key: str | None, digest: bytes
+        self,
+        account: Account,
+        begin: Callable[[Entry], Running],
+        *,
+        key: str | None,
+        digest: bytes,
+        asked: AskedRecord,
     ) -> Entry:
-        """Make the future of a call that was taken on."""
+        """Make the future of a call that is being taken on.
+
+        Args:
+            account: whose call it is.
+            begin: takes it on.
+            key: tells its repetitions.
+            digest: of its body.
+            asked: the request, to do it again after our end.
+        """
         request_id = _PREFIX + uuid.uuid4().hex
-        entry = self._ledger.start(
-            request_id, account.key_id, _run(running), key=key, digest=digest
-        )
-        entry.wanted = True
-        account.serve(entry.task)
-        self._running[request_id] = running
-        entry.task.add_done_callback(lambda _: self._running.pop(request_id, None))
+        work = partial(self._run, begin)
+        owner = account.key_id
+        entry = self._ledger.start(request_id, owner, work, key=key, digest=digest, asked=asked)
+        entry.wanted = entry.promised = True
+        self._watch(account, entry)
         return entry
+
+    def revive(self, account: Account, call: CallRecord, begin: Callable[[Entry], Running]) -> None:
+        """Go on with a call of an earlier run."""
+        self._watch(account, self._ledger.restart(call, partial(self._run, begin)))
+
+    async def keep(self, entry: Entry) -> None:
+        """Have a future that is about to be handed out outlast this process.
+
+        Raises:
+            JournalUnavailable: that cannot be.
+        """
+        await self._ledger.promise(entry)
+
+    def _run(
+        self, begin: Callable[[Entry], Running], entry: Entry
+    ) -> Coroutine[object, object, Answer]:
+        running = begin(entry)
+        self._running[entry.id] = running
+        entry.leaving = partial(running.model.callers.leaving, running.caller, running.seq_id)
+        return _run(running)
+
+    def _watch(self, account: Account, entry: Entry) -> None:
+        account.serve(entry.task)
+        entry.task.add_done_callback(lambda _: self._running.pop(entry.id, None))
 
     async def retrieve(
         self, account: Account, headers: Mapping[str, str], body: bytes, receive: Receive
@@ -128,7 +166,7 @@ class SdkFutures:
 
     async def wait_with(
         self,
-        awaited: "asyncio.Future[Response] | asyncio.Task[Answer]",
+        awaited: "asyncio.Future[Response] | asyncio.Future[Answer]",
         receive: Receive,
         seconds: float,
     ) -> None:

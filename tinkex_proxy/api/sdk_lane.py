@@ -14,6 +14,7 @@ Models that the proxy has not seen being made (it was restarted, say) are relaye
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -24,11 +25,12 @@ from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, Upst
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
+from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.upstream import JSON
 from tinkex_proxy.runtime.work import Order, Training, Work
 from tinkex_proxy.wire.sdk import address_of, read_order, read_training
 
-__all__ = ["LANE_CALLS", "LaneCalls", "Request"]
+__all__ = ["LANE_CALLS", "OPERATION", "LaneCalls", "Request"]
 
 _TRAINING = frozenset({"forward_backward", "forward"})
 # Calls that belong on a model's lane, by their path below `/api/v1/`.
@@ -40,6 +42,8 @@ LANE_CALLS = _TRAINING | {
     "load_weights",
     "unload_model",
 }
+# What these calls are called in the journal.
+OPERATION = "sdk"
 # How long a submit waits for the upstream's word; well below the 60 s that the SDK gives it.
 ADMISSION_S = 30.0
 
@@ -84,6 +88,16 @@ class LaneCalls:
         self._futures = futures
         self._coalesce = coalesce
 
+    def revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
+        """Go on with a promised call of an earlier run; whether its model is still there."""
+        numbered = self._read(Request(asked.path, asked.headers, asked.body, account))
+        model = None if numbered is None else account.found(numbered.model_id)
+        if numbered is None or model is None or model.gone is not None:
+            return False
+        caller = asked.headers.get("x-tinkex-caller", "")
+        self._futures.revive(account, call, partial(_placed, model, caller, numbered))
+        return True
+
     async def submit(self, request: Request, receive: Receive) -> Answer | None:
         """Take a call on and answer its submit; None when it is to be relayed.
 
@@ -112,7 +126,13 @@ class LaneCalls:
             if asked.seq_id is not None and model.callers.taken(caller, asked.seq_id):
                 raise _reused(asked.seq_id, "and its answer is no longer kept")
             account.upstream.breaker.check()
-            entry = self._start(account, model, caller, asked, key, digest)
+            entry = self._futures.promise(
+                account,
+                partial(_placed, model, caller, asked),
+                key=key,
+                digest=digest,
+                asked=_recorded(request),
+            )
         return await self._admission(entry, asked, receive)
 
     def _read(self, request: Request) -> _Numbered | None:
@@ -146,25 +166,13 @@ class LaneCalls:
             seq_id = int(key.rpartition("\0")[2])
             raise _reused(seq_id, "with another body") from None
 
-    def _start(
-        self,
-        account: Account,
-        model: Model,
-        caller: str,
-        asked: _Numbered,
-        key: str | None,
-        digest: bytes,
-    ) -> Entry:
-        placed = model.callers.place(caller, asked.seq_id, asked.work)
-        running = Running(model, placed.call, caller, asked.seq_id, placed.waits)
-        return self._futures.promise(account, running, key=key, digest=digest)
-
     async def _admission(self, entry: Entry, asked: _Numbered, receive: Receive) -> Answer:
         """Wait for the upstream's word on a submit."""
         promise = {"request_id": entry.id, "model_id": asked.model_id}
         running = self._futures.running(entry.id)
         admitted = None if running is None else running.call.admitted
         if running is None or admitted is None or running.waits:
+            await self._futures.keep(entry)
             return Answer(200, msgspec.json.encode(promise))
         entry.waiters += 1
         try:
@@ -180,12 +188,31 @@ class LaneCalls:
             raise Draining("The call was taken back; send it again.", retry_after_s=1.0)
         if not admitted.done():
             running.promised = True
+            await self._futures.keep(entry)
             return Answer(200, msgspec.json.encode(promise))
         if (error := admitted.exception()) is not None:
             await asyncio.wait([entry.task])  # forgotten before its repetition can come
             raise error
         said = _fields_of(admitted.result().body)
         return Answer(200, msgspec.json.encode({**said, "request_id": entry.id}))
+
+
+def _placed(model: Model, caller: str, asked: _Numbered, entry: Entry) -> Running:
+    """Take a call on: onto the lane, behind what its caller counted before, or into a flight."""
+    callers, number = model.callers, asked.seq_id
+    if model.driver.flights.carries(entry.id):
+        return Running(model, model.make(asked.work, entry), caller, number, waits=False)
+    if number is not None and callers.taken(caller, number):
+        callers.give_back(caller, number)  # an earlier run had it refused, and ended
+    placed = callers.place(caller, number, asked.work, entry)
+    return Running(model, placed.call, caller, number, placed.waits)
+
+
+def _recorded(request: Request) -> AskedRecord:
+    """What of a request it takes to do it again."""
+    wanted = ("content-type", "x-tinkex-caller", "x-tinkex-coalesce")
+    headers = {name: request.headers[name] for name in wanted if name in request.headers}
+    return AskedRecord(OPERATION, request.name, {}, headers, request.body)
 
 
 def _skip(request: Request, caller: str) -> None:

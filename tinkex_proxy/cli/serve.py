@@ -28,10 +28,14 @@ def _run(chosen: argparse.Namespace) -> int:
         raise ConfigError(*contradictions)
     for warning in find_warnings(settings):
         print(f"tinkex-proxy: warning: {warning}", file=sys.stderr)
-    from tinkex_proxy import server  # noqa: PLC0415 - a server's imports, when there is to be one
+    # A server's imports, when there is to be one.
+    from tinkex_proxy import server  # noqa: PLC0415
+    from tinkex_proxy.runtime.store import StoreError  # noqa: PLC0415
 
     try:
         return server.serve(settings, on_ready=partial(_say_ready, settings))
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
     except OSError as error:
         raise CommandError(_listen_problem(settings, error)) from error
 

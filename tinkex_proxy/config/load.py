@@ -28,6 +28,7 @@ from tinkex_proxy.config.sections import (
     BatchingSettings,
     CallsSettings,
     CircuitBreakerSettings,
+    JournalSettings,
     LogSettings,
     MetricsSettings,
     SdkSettings,
@@ -38,6 +39,7 @@ from tinkex_proxy.config.sections import (
 __all__ = ["Settings", "environment_without_settings"]
 
 FILE_VARIABLE: Final = "TINKEX_PROXY_CONFIG"
+STATE_VARIABLE: Final = "TINKEX_PROXY_STATE_DIR"
 KEY_VARIABLE: Final = "TINKER_API_KEY"
 KEY_START: Final = "tml-"
 HOSTED_DOMAIN: Final = "thinkingmachines.dev"
@@ -63,6 +65,7 @@ class Settings(BaseSettings):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     sdk: SdkSettings = Field(default_factory=SdkSettings)
     calls: CallsSettings = Field(default_factory=CallsSettings)
+    journal: JournalSettings = Field(default_factory=JournalSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
@@ -130,14 +133,20 @@ def _environment_layer(settings: type[BaseSettings], problems: list[str]) -> Lay
     known = {setting.variable: setting for setting in names.all_settings()}
     for variable, value in os.environ.items():
         upper = variable.upper()
-        if not upper.startswith(names.ENV_PREFIX) or upper in {*known, FILE_VARIABLE}:
+        if not upper.startswith(names.ENV_PREFIX) or upper in {
+            *known,
+            FILE_VARIABLE,
+            STATE_VARIABLE,
+        }:
             continue
         if not names.is_foreign_variable(upper, value):
             key = upper.removeprefix(names.ENV_PREFIX).replace("__", ".")
             problems.append(f"unknown variable {variable}{names.nearest(key)}")
     if problems:
         return {}
-    return {
+    short = os.environ.get(STATE_VARIABLE)
+    layer: Layer = {("journal", "state_dir"): (short, STATE_VARIABLE)} if short else {}
+    return layer | {
         (section, name): (value, f"{names.ENV_PREFIX}{section}__{name}".upper())
         for section, values in EnvSettingsSource(settings)().items()
         for name, value in values.items()

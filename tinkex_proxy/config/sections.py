@@ -17,6 +17,7 @@ __all__ = [
     "BatchingSettings",
     "CallsSettings",
     "CircuitBreakerSettings",
+    "JournalSettings",
     "LogSettings",
     "MetricsSettings",
     "SdkSettings",
@@ -301,6 +302,36 @@ class SdkSettings(_Section):
     )
 
 
+class JournalSettings(_Section):
+    """What outlasts a restart or a crash of the proxy."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether sessions, lanes, calls under way and answers outlast the proxy.",
+    )
+    state_dir: Path | None = Field(
+        default=None,
+        description="Folder of the journal; `TINKEX_PROXY_STATE_DIR` says the same. None: the "
+        "platform's folder for such things. Holds training data and results; made with mode 0700.",
+    )
+    sync: Literal["full", "process"] = Field(
+        default="full",
+        description="`full`: what is written outlasts a power failure. `process`: only the end of "
+        "the proxy, `kill -9` included; spares the disk a flush for each group of records.",
+    )
+    on_failure: Literal["warn", "refuse"] = Field(
+        default="warn",
+        description="Where it cannot be written (a full disk): `warn` goes on, and a crash may "
+        "then repeat or lose calls; `refuse` sends nothing that could not be told after a crash.",
+    )
+    max_bytes: int = Field(
+        default=4_294_967_296,
+        ge=1_048_576,
+        description="Most bytes on the disk. Kept answers have bounds of their own; 4 GiB is more "
+        "than the requests of a thousand lanes.",
+    )
+
+
 class LogSettings(_Section):
     """What is logged, on standard error."""
 
@@ -320,6 +351,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "batching": BatchingSettings,
     "sdk": SdkSettings,
     "calls": CallsSettings,
+    "journal": JournalSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
 }

@@ -13,6 +13,9 @@ Calls at the head of a lane that may share a request form the open batch. It lea
 * **deadline**: half of some caller's time is gone. The other half is the upstream's;
 * **drain**: the proxy is shutting down.
 
+Two more reasons are not decided here: **bisect** (a half of a request that was refused) and
+**resume** (a request of an earlier run of the proxy, sent again to learn what became of it).
+
 `decide` is a pure function over what waits and `now`; it also says when it should be asked again.
 """
 
@@ -36,6 +39,7 @@ class FlushReason(enum.Enum):
     DEADLINE = "deadline"
     DRAIN = "drain"
     BISECT = "bisect"
+    RESUME = "resume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ come once more and goes at once, because those behind it are long gone.
 `InOrder` decides; it never waits, and what it holds is its owner's to look after.
 """
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 __all__ = ["InOrder"]
@@ -21,14 +22,15 @@ class InOrder(Generic[T]):
     """Things with numbers, let go in the order of their numbers.
 
     Args:
-        first: the number that the count begins with.
+        first: the number that the count begins with, or goes on with.
+        reopened: numbers before it that may come once more.
     """
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, reopened: Iterable[int] = ()) -> None:
         self._expected = first
         self._held: dict[int, T] = {}
         self._skipped: set[int] = set()
-        self._reopened: set[int] = set()
+        self._reopened: set[int] = set(reopened)
 
     @property
     def expected(self) -> int:
@@ -39,6 +41,10 @@ class InOrder(Generic[T]):
     def held(self) -> int:
         """How many wait."""
         return len(self._held)
+
+    def reopened(self, before: int) -> list[int]:
+        """The numbers before `before` that may come once more, in order."""
+        return sorted(number for number in self._reopened if number < before)
 
     def taken(self, number: int) -> bool:
         """Whether this number has come before and still stands for what came."""

@@ -11,6 +11,10 @@ a shared request is asked again in halves until the call that spoils it stands a
 **Unanswered**: the lane stays on that submit: whoever owns the socket repeats the same bytes under
 the same number, because passing on could leave a gap or apply a gradient twice.
 
+A lane may begin where an earlier run of the program left off: with answers owed, and with a submit
+on the wire of which nobody knows whether the upstream has it. Nothing else leaves before that is
+known.
+
 `Lane` decides; it never sleeps, sends or reads a clock.
 """
 
@@ -107,6 +111,22 @@ class Lane:
     def drain(self) -> None:
         """Let nothing linger from here on."""
         self._draining = True
+
+    def resume(self, *, owed: int, on_wire: bool) -> None:
+        """Begin where an earlier run left off.
+
+        Args:
+            owed: batches that were admitted and whose answer is awaited.
+            on_wire: whether the next number belongs to a submit that may have been sent. What it
+                carried is its owner's to know: here it has no items.
+        """
+        self._owed = owed
+        if on_wire:
+            self._on_wire = (Batch(self._next_seq, (), FlushReason.RESUME, 0.0), ())
+
+    def put_first(self, items: Sequence[Item], now: float) -> None:
+        """Put calls before all others, each to leave by itself."""
+        self._halves.extendleft((Waiting(item, now),) for item in reversed(items))
 
     def poll(self, now: float) -> Batch | None:
         """Give the batch that must be submitted now, or None; it is on the wire from here on."""

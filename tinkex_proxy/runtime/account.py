@@ -4,7 +4,7 @@ Nothing of one key is visible to another: sessions, lanes and breakers are the a
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -16,7 +16,9 @@ from tinkex_proxy.runtime.dialect import ask_flavour, ask_limits, tighten
 from tinkex_proxy.runtime.events import ModelsLost
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.models import Model, Sampler
+from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.query import query
+from tinkex_proxy.runtime.records import BatchRecord, CreationRecord, ModelRecord, Owned, written
 from tinkex_proxy.runtime.sessions import Session
 from tinkex_proxy.runtime.upstream import Upstream, json_of
 from tinkex_proxy.wire.datum import Flavour
@@ -45,12 +47,14 @@ class AccountSettings:
         flavour: how training bodies are encoded, or None to find out.
         heartbeat_interval_s: time between heartbeats.
         coalesce: whether calls share requests at all.
+        keep_s: how long the callers of an earlier run may take to come again.
     """
 
     limits: Limits
     flavour: Flavour | None = None
     heartbeat_interval_s: float = 10.0
     coalesce: bool = True
+    keep_s: float = 3600.0
 
 
 class Account:
@@ -76,17 +80,19 @@ class Account:
         self._samplers: dict[tuple[str, str], Sampler] = {}
         # Weak: a lock lives as long as somebody makes that sampler or waits for it.
         self._making = WeakValueDictionary[tuple[str, str], asyncio.Lock]()
-        self._calls: set[asyncio.Task[object]] = set()
+        self._calls: set[object] = set()
         self._learn = asyncio.Lock()
         self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
         self._beats: dict[str, float] = {}
         self._learn_at = 0.0
         self.learned = False
+        self.creations: dict[str, CreationRecord] = {}
         self.session = Session(
             upstream,
             clock=tools.clock,
             tasks=tools.tasks,
             interval_s=settings.heartbeat_interval_s,
+            book=tools.book,
             on_lost=self._session_lost,
         )
 
@@ -128,15 +134,63 @@ class Account:
         of_sdk: bool = False,
     ) -> Model:
         """Give a model that was just created its lane."""
-        lane = Lane(self.limits)
+        model = self._lane_of(facts, model_id, session_id, of_sdk=of_sdk, next_seq=1)
+        model.keep()
+        self.sweep()
+        return model
 
+    def restore(self, owned: Owned) -> None:
+        """Go on from where an earlier run left this key."""
+        self.creations = dict(owned.creations)
+        if owned.session is not None:
+            self.session.restore(owned.session)
+        for record in owned.models.values():
+            batches = [batch for batch in owned.batches if batch.model_id == record.model_id]
+            lane = owned.lanes.get(record.model_id)
+            model = self._lane_of(
+                record.facts,
+                record.model_id,
+                record.session_id,
+                of_sdk=record.of_sdk,
+                next_seq=_next_seq(batches, 1 if lane is None else lane.next_seq),
+            )
+            for caller in owned.callers:
+                if caller.model_id == record.model_id:
+                    model.callers.restore(caller)
+            pages = [page for b in batches if (page := self._page_of(b, owned)) is not None]
+            model.driver.resume(pages, keep_s=self.settings.keep_s)
+
+    def _page_of(self, batch: BatchRecord, owned: Owned) -> Page | None:
+        """The page of a request that is not over; None where nobody needs it any more."""
+        called = {member.call_id for member in batch.members} - {None}
+        page = Page(batch, owned.unanswered.keys() & called)
+        if batch.promise is not None and not owned.unanswered.keys() & called:
+            self.tools.book.journal.note(*page.end())
+            return None
+        return page
+
+    def _lane_of(
+        self,
+        facts: Mapping[str, object],
+        model_id: str,
+        session_id: str,
+        *,
+        of_sdk: bool,
+        next_seq: int,
+    ) -> Model:
         def on_gone(reason: str) -> None:
             model.end(reason)
 
+        lane = Lane(self.limits, next_seq=next_seq)
         driver = LaneDriver(model_id, lane, self.tools, flavour=self.flavour, on_gone=on_gone)
-        model = Model(facts, session_id=session_id, driver=driver, of_sdk=of_sdk)
+        model = Model(
+            facts,
+            session_id=session_id,
+            driver=driver,
+            book=self.tools.book,
+            of_sdk=of_sdk,
+        )
         self.models[model_id] = model
-        self.sweep()
         return model
 
     def model(self, model_id: str) -> Model:
@@ -170,6 +224,9 @@ class Account:
         """Note a model that an SDK is making; it gets a lane when the first call comes for it."""
         self._expected[model_id] = (facts, session_id)
         _bound(self._expected)
+        if self.tools.book.journal.on:
+            made = ModelRecord(self.key_id, model_id, session_id, True, dict(facts))  # noqa: FBT003
+            self.tools.book.journal.note(written(made))
 
     def beat(self, session_id: str) -> None:
         """Note that an SDK's session is alive."""
@@ -183,6 +240,7 @@ class Account:
         for model_id, model in list(self.models.items()):
             last = max(model.driver.used_at, self._beats.get(model.session_id, 0.0))
             if model.of_sdk and last < heard_since and model.driver.idle:
+                model.end(f"Nothing was heard of the SDK that made {model_id}.")
                 del self.models[model_id]
         dead = [model_id for model_id, model in self.models.items() if model.gone is not None]
         for model_id in dead[: max(0, len(dead) - MAX_DEAD)]:
@@ -206,6 +264,7 @@ class Account:
             kind: name,
             "type": "create_sampling_session",
         }
+        await self.tools.book.journal.commit()  # its number may not come again
         path = "/api/v1/create_sampling_session"
         response = await query(self.upstream, self.tools.clock, path, body)
         made = json_of(response).get("sampling_session_id")
@@ -217,7 +276,7 @@ class Account:
         """Drop a sampling session that the upstream no longer knows."""
         self._samplers = {k: s for k, s in self._samplers.items() if s is not sampler}
 
-    def serve(self, call: "asyncio.Task[object]") -> None:
+    def serve(self, call: "asyncio.Future[T]") -> None:
         """Be busy until `call` has ended: the model it makes must not find its account gone."""
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -249,6 +308,15 @@ class Account:
             )
         self._samplers.clear()
         self.tools.hub.tell(ModelsLost(session_id, len(lost), reason))
+
+
+def _next_seq(batches: Sequence[BatchRecord], next_seq: int) -> int:
+    """The first number that no admitted request has: that of the one on the wire, if there is one.
+
+    The record of the lane may be behind its last pages.
+    """
+    admitted = [batch.seq_id + 1 for batch in batches if batch.promise is not None]
+    return max([next_seq, *admitted])
 
 
 def _bound(names: dict[str, T]) -> None:

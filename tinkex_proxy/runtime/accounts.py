@@ -1,12 +1,12 @@
 """All API keys in use, each with an account of its own.
 
-A key is known to the rest of the program by its `key_id`: a BLAKE2 hash keyed with a random salt of
-this process, so that it cannot be guessed back from a log. The configured key serves callers that
-send none; a caller's own key is used for that caller and nobody else.
+A key is known to the rest of the program by its `key_id`: a BLAKE2 hash keyed with a random salt,
+so that it cannot be guessed back from a log. The salt is the journal's, where there is one, so that
+a key has the same name after a restart; the key itself is never written anywhere. The configured
+key serves callers that send none; a caller's own key is used for that caller and nobody else.
 """
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator
 
 from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
@@ -23,6 +23,7 @@ class Accounts:
         default_key: the configured key, or None.
         key_required: whether the upstream is known to refuse callers without a key.
         max_keys: accounts held at once; the idlest gives way to a new one.
+        salt: of the keys' public names.
     """
 
     def __init__(
@@ -32,12 +33,13 @@ class Accounts:
         default_key: str | None,
         key_required: bool,
         max_keys: int,
+        salt: bytes,
     ) -> None:
         self._make = make
         self._default_key = default_key
         self._key_required = key_required
         self._max_keys = max_keys
-        self._salt = secrets.token_bytes(16)
+        self._salt = salt
         self._accounts: dict[str, Account] = {}
 
     def __iter__(self) -> Iterator[Account]:

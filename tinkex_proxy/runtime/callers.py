@@ -7,6 +7,9 @@ call is a repetition. Several SDKs on one model each count from 1, so they have 
 
 A number may never come: its SDK was refused it, and gave up. Nobody waits for it longer than that
 SDK would have tried.
+
+The journal knows each count as far as it has left for the upstream. What came after that was not
+promised to anybody, or is in the journal as a promised call: either way it comes again.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +18,10 @@ from functools import partial
 
 from tinkex_proxy.core.inorder import InOrder
 from tinkex_proxy.errors import InvalidRequest
-from tinkex_proxy.runtime.work import Call, Work
+from tinkex_proxy.runtime.journal import Book
+from tinkex_proxy.runtime.records import CallerRecord, deleted, written
+from tinkex_proxy.runtime.store import Change
+from tinkex_proxy.runtime.work import Call, Origin, Work
 
 __all__ = ["Callers", "Placed"]
 
@@ -47,17 +53,25 @@ class Callers:
         make: makes a call of some work.
         enqueue: puts calls on the lane.
         later: calls something after so many seconds.
+        book: its key's part of the journal.
+        model_id: the model.
     """
 
     def __init__(
         self,
-        make: Callable[[Work], Call],
+        make: Callable[[Work, Origin | None], Call],
         enqueue: Callable[[Sequence[Call]], None],
         later: Callable[[float, Callable[[], object]], object],
+        *,
+        book: Book,
+        model_id: str,
     ) -> None:
         self._make = make
         self._enqueue = enqueue
         self._later = later
+        self._book = book
+        self._model_id = model_id
+        self._left: dict[str, int] = {}
         self._watched: set[str] = set()
         self._orders: dict[str, InOrder[Call]] = {}
 
@@ -74,24 +88,27 @@ class Callers:
         """Whether a call of this number came before and still stands."""
         return caller in self._orders and self._orders[caller].taken(number)
 
-    def place(self, caller: str, number: int | None, work: Work) -> Placed:
+    def place(
+        self, caller: str, number: int | None, work: Work, origin: Origin | None = None
+    ) -> Placed:
         """Take a call on: onto the lane if it is its turn, with those that waited for it.
 
         Args:
             caller: who calls.
             number: its place in the caller's count, not `taken`; None where it does not count.
             work: what is asked.
+            origin: the SDK's call, if its SDK may come for it again.
 
         Raises:
             InvalidRequest: there are too many names.
             ModelGone: the model is no more.
         """
         if number is None:
-            call = self._make(work)
+            call = self._make(work, origin)
             self._enqueue([call])
             return Placed(call, waits=False)
         order = self._order(caller)
-        call = self._make(work)
+        call = self._make(work, origin)
         ready = order.arrive(number, call)
         self._let_go(ready)
         if not ready:
@@ -110,6 +127,30 @@ class Callers:
         """Let a number come once more: its call came to nothing."""
         if number is not None and caller in self._orders:
             self._orders[caller].reopen(number)
+            if number < self._left.get(caller, FIRST):
+                self._book.journal.note(written(self._record(caller)))
+
+    def leaving(self, caller: str, number: int | None) -> list[Change]:
+        """What has to be written before a number leaves for the upstream."""
+        if number is None:
+            return []
+        self._left[caller] = max(self._left.get(caller, FIRST), number + 1)
+        return [written(self._record(caller))]
+
+    def restore(self, record: CallerRecord) -> None:
+        """Go on with a count of an earlier run."""
+        self._orders[record.caller] = InOrder(record.expected, record.reopened)
+        self._left[record.caller] = record.expected
+
+    def close(self) -> None:
+        """Forget the counts: the model is no more."""
+        self._book.journal.note(*(deleted(self._record(caller)) for caller in self._left))
+        self._left.clear()
+
+    def _record(self, caller: str) -> CallerRecord:
+        left = self._left[caller]
+        reopened = tuple(self._orders[caller].reopened(left))
+        return CallerRecord(self._book.owner, self._model_id, caller, left, reopened)
 
     def _let_go(self, ready: Sequence[Call]) -> None:
         """Put on the lane what has not failed meanwhile."""

@@ -3,24 +3,43 @@
 One task per lane that has something waiting: it submits what the lane gives, waits for that submit
 (not for its result) and asks the lane again. Results are awaited by tasks of their own, so an
 `optim_step` is with the upstream before the answer of the batch ahead of it.
+
+What leaves is in the journal first. A lane that goes on from an earlier run's journal begins with
+what was under way then (`flights.py`): nothing else leaves before it is known whether the upstream
+has what was on the wire.
 """
 
 import asyncio
 import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from tinkex_proxy.core.coalesce import FlushReason, Item
 from tinkex_proxy.core.lane import Batch, Lane
-from tinkex_proxy.errors import ModelGone, ProxyError, UpstreamFault
+from tinkex_proxy.errors import JournalUnavailable, ModelGone, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchLeft, Hub, Note
+from tinkex_proxy.runtime.flights import Flight, FlightRefused, Flights, ask_of
 from tinkex_proxy.runtime.futures import Poller, QueueState
-from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
+from tinkex_proxy.runtime.journal import Book
+from tinkex_proxy.runtime.lane_pages import LanePages
+from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, admission
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.work import Call, Order, Work, accept_of, encode, read
+from tinkex_proxy.runtime.work import (
+    Answered,
+    Call,
+    Order,
+    Origin,
+    Timeline,
+    Work,
+    accept_of,
+    encode,
+    read,
+)
 from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["LaneDriver", "Tools"]
@@ -28,6 +47,11 @@ __all__ = ["LaneDriver", "Tools"]
 _LINGERING = frozenset({FlushReason.IDLE, FlushReason.LINGER, FlushReason.DEADLINE})
 # uvloop's timers count whole milliseconds; shorter waits take turns of the event loop instead.
 TIMER_GRAIN_S = 0.001
+# How far a journal may be behind its lane: one that could not be written, or lost its last moments
+# with the machine's power. Each number costs a refusal.
+MAX_BEHIND: Final = 100
+# A 409 to one of these is about its number. To others it may be about a checkpoint's name.
+_NUMBERED: Final = frozenset({"/api/v1/forward_backward", "/api/v1/forward", "/api/v1/optim_step"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +65,7 @@ class Tools:
         tasks: runs what outlives a call.
         clock: measures.
         hub: is told.
+        book: the key's part of the journal.
     """
 
     submitter: Submitter
@@ -49,6 +74,7 @@ class Tools:
     tasks: Tasks
     clock: Clock
     hub: Hub
+    book: Book = field(default_factory=Book)
 
 
 class LaneDriver:
@@ -78,6 +104,8 @@ class LaneDriver:
         self.batches = 0
         self.items = 0
         self.later = tools.clock.call_later
+        self.flights = Flights()
+        self._pages = LanePages(tools.book, model_id)
         self._tools = tools
         self._on_gone = on_gone
         self._calls: dict[int, Call] = {}
@@ -85,6 +113,7 @@ class LaneDriver:
         self._runner: asyncio.Task[None] | None = None
         self._wire_free_at = self.used_at = tools.clock.now()
         self._doubtful_seq: int | None = None
+        self._may_be_behind = 0
 
     @property
     def queue_state(self) -> QueueState | None:
@@ -98,28 +127,82 @@ class LaneDriver:
         """Whether no call is anywhere between its coming and its answer."""
         return not self._calls
 
-    def put(self, works: Sequence[Work], *, deadline: float | None) -> list[Call]:
-        """Put work behind all other work of the lane, in this order and with nothing between."""
-        calls = [self.make(work, deadline=deadline) for work in works]
+    def put(
+        self,
+        works: Sequence[Work],
+        *,
+        deadline: float | None,
+        origin: Origin | None = None,
+        part: str = "0",
+    ) -> list[Call]:
+        """Put work behind all other work of the lane, in this order and with nothing between.
+
+        Args:
+            works: the work.
+            deadline: when its caller stops waiting, or None.
+            origin: the caller's call that it is part of, if somebody may come for that again.
+            part: which part; the works are its pieces.
+        """
+        calls = [
+            self.make(work, deadline=deadline, origin=origin, part=f"{part}.{piece}")
+            for piece, work in enumerate(works)
+        ]
         self.enqueue(calls)
         return calls
 
-    def make(self, work: Work, *, deadline: float | None = None) -> Call:
-        """Make a call of some work; it is not on the lane yet."""
+    def make(
+        self,
+        work: Work,
+        *,
+        deadline: float | None = None,
+        origin: Origin | None = None,
+        part: str = "0.0",
+    ) -> Call:
+        """Make a call of some work; it is not on the lane yet, or boards a flight."""
         self.items += 1
         loop = asyncio.get_running_loop()
         item = _item_of(self.items, work, deadline)
         admitted = loop.create_future() if work.of_sdk else None
-        call = Call(work, item, self._tools.clock.now(), loop.create_future(), admitted)
+        now = self._tools.clock.now()
+        call = Call(work, item, now, loop.create_future(), origin, part, admitted)
         self._calls[item.id] = call
+        flight = self.flights.board(call)
+        if flight is not None:
+            call.left = True
+            name = f"boarded {self.model_id}#{flight.record.seq_id}"
+            self._tools.tasks.spawn(name, self._alight(call, flight))
         return call
 
     def enqueue(self, calls: Sequence[Call]) -> None:
-        """Put calls behind all other work of the lane, in this order and with nothing between."""
+        """Put calls behind all other work of the lane, in this order and with nothing between.
+
+        Those that have boarded a flight have left.
+        """
         now = self.used_at = self._tools.clock.now()
         for call in calls:
-            self.lane.add(call.item, now)
+            if not call.left:
+                self.lane.add(call.item, now)
         self._awaken()
+
+    def resume(self, pages: Sequence[Page], *, keep_s: float) -> None:
+        """Go on from an earlier run.
+
+        Args:
+            pages: the requests that were under way then, by number.
+            keep_s: how long their callers may take to come again.
+        """
+        flights = [Flight(page) for page in pages]
+        owed = sum(1 for flight in flights if flight.admitted.done())
+        self.lane.resume(owed=owed, on_wire=owed < len(flights))
+        self._may_be_behind = MAX_BEHIND
+        self._doubtful_seq = self.lane.next_seq
+        for flight in flights:
+            self.flights.add(flight)
+            self._pages.resume(flight.page)
+            name = f"flight {self.model_id}#{flight.record.seq_id}"
+            self._tools.tasks.spawn(name, self._land(flight))
+        if flights:
+            self.later(keep_s, self._forget_flights)
 
     def withdraw(self, calls: Sequence[Call]) -> bool:
         """Take calls out whose caller has left: all of them, or none if any has left already."""
@@ -136,6 +219,7 @@ class LaneDriver:
 
     def close(self, error: ProxyError) -> None:
         """Fail what has not left, on the lane or still on its way to it."""
+        self._pages.close()
         self.lane.close()
         for call in [call for call in self._calls.values() if not call.left]:
             self._fail(call.item, error)
@@ -179,14 +263,20 @@ class LaneDriver:
     async def _submit(self, batch: Batch, now: float) -> None:
         calls = [self._calls[item.id] for item in batch.items]
         self._mark_left(batch, calls, now)
+        page: Page | None = None
         try:
             ask = encode(
                 self.model_id, batch, calls, flavour=self.flavour, identity=uuid.uuid4().hex
             )
+            accept = accept_of(calls[0])
+            page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
             verdict = await self._tools.submitter.submit(ask)
             gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
+        except JournalUnavailable as error:
+            verdict, gone = Refused(error), False
         except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
             self._tools.hub.tell(Note("error", f"submitting for {self.model_id} failed", bug))
+            self._pages.tear(page)
             for item in self.lane.refused(bisect=False):
                 self._fail(item, UpstreamFault("The proxy failed to submit this request."))
             return
@@ -194,15 +284,21 @@ class LaneDriver:
         for call in calls:
             call.timeline.upload_s = self._wire_free_at - now
         if isinstance(verdict, Refused):
+            self._pages.tear(page)
             self._on_refused(batch, calls, verdict, gone=gone)
             return
-        self.lane.admitted()
-        self._doubtful_seq = None
+        self._on_admitted(page, verdict)
         for call in calls:
             if call.admitted is not None and not call.admitted.done():
                 call.admitted.set_result(verdict.response)
         name = f"result {self.model_id}#{batch.seq_id}"
-        self._tools.tasks.spawn(name, self._collect(batch, calls, verdict))
+        self._tools.tasks.spawn(name, self._collect(batch, calls, verdict, page))
+
+    def _on_admitted(self, page: Page | None, verdict: Admitted) -> None:
+        self.lane.admitted()
+        self._doubtful_seq = None
+        self._may_be_behind = 0
+        self._pages.admitted(page, verdict.response, next_seq=self.lane.next_seq)
 
     def _mark_left(self, batch: Batch, calls: Sequence[Call], now: float) -> None:
         self.batches += 1
@@ -236,15 +332,13 @@ class LaneDriver:
         if verdict.status == 409 and self._doubtful_seq == batch.seq_id:
             self._doubtful_seq = None
             self.lane.outnumbered()
+            self._catch_up(calls)
             refused: Sequence[Item] = ()
         else:
             if verdict.doubtful:
                 self._doubtful_seq = batch.seq_id
             refused = self.lane.refused(bisect=verdict.bisect)
-        error = verdict.error
-        if gone:
-            error = ModelGone(f"The upstream no longer knows the model {self.model_id} ({error}).")
-            error.upstream_said = verdict.error.upstream_said
+        error = _gone(self.model_id, verdict) if gone else verdict.error
         for item in refused:
             self._fail(item, error)
         for call in calls:
@@ -252,24 +346,35 @@ class LaneDriver:
         if gone:
             self._on_gone(error.detail)
 
-    async def _collect(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> None:
+    def _catch_up(self, calls: Sequence[Call]) -> None:
+        """After a restart the next number may be used too, if the journal was behind."""
+        work = calls[0].work
+        if self._may_be_behind and (not isinstance(work, Order) or work.path in _NUMBERED):
+            self._may_be_behind -= 1
+            self._doubtful_seq = self.lane.next_seq
+
+    async def _collect(
+        self, batch: Batch, calls: Sequence[Call], verdict: Admitted, page: Page | None
+    ) -> None:
+        batch_id = f"{self.model_id}#{batch.seq_id}"
+        timelines = [call.timeline for call in calls]
         try:
-            response = await self._result(batch, calls, verdict)
-            answers = read(response, calls, batch_id=f"{self.model_id}#{batch.seq_id}")
+            response = await self._result(batch.seq_id, verdict, accept_of(calls[0]), timelines)
+            counts = [item.datums for item in batch.items]
+            answers = read(response, [call.work for call in calls], counts, batch_id=batch_id)
             for call, answer in zip(calls, answers, strict=True):
-                self._calls.pop(call.item.id, None)
-                if not call.answer.done():
-                    call.answer.set_result(answer)
+                self._answer(call, answer)
         except ProxyError as error:
             for call in calls:
                 self._fail(call.item, error)
         finally:
-            self._states.pop(batch.seq_id, None)
-            self.lane.settled()
+            self._settle(batch.seq_id, page)
             for call in calls:
                 self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
 
-    async def _result(self, batch: Batch, calls: Sequence[Call], verdict: Admitted) -> Response:
+    async def _result(
+        self, seq_id: int, verdict: Admitted, accept: str, timelines: Sequence[Timeline]
+    ) -> Response:
         if verdict.request_id is None:
             return verdict.response
         clock = self._tools.clock
@@ -277,17 +382,91 @@ class LaneDriver:
 
         def on_state(state: QueueState) -> None:
             nonlocal queued_until
-            self._states[batch.seq_id] = state
+            self._states[seq_id] = state
             if state.state != "active":
                 queued_until = clock.now()
 
         response = await self._tools.poller.result(
-            verdict.request_id, accept=accept_of(calls[0]), on_state=on_state
+            verdict.request_id, accept=accept, on_state=on_state
         )
-        for call in calls:
-            call.timeline.upstream_queue_s = queued_until - began
-            call.timeline.compute_s = clock.now() - queued_until
+        for timeline in timelines:
+            timeline.upstream_queue_s = queued_until - began
+            timeline.compute_s = clock.now() - queued_until
         return response
+
+    def _settle(self, seq_id: int, page: Page | None) -> None:
+        """Nothing is awaited for a request any more."""
+        self._states.pop(seq_id, None)
+        self.lane.settled()
+        self._pages.end(page)
+
+    async def _land(self, flight: Flight) -> None:
+        """Find out what a request of an earlier run has come to."""
+        record = flight.record
+        try:
+            if flight.admitted.done() or await self._resend(flight):
+                verdict = admission(flight.admitted.result())
+                response = await self._result(record.seq_id, verdict, record.accept, ())
+                flight.landed.set_result(response)
+        except ProxyError as error:
+            flight.fail(error)
+        finally:
+            flight.fail(UpstreamFault("The proxy failed to take up this request again."))
+            if flight.admitted.exception() is None:
+                self._settle(record.seq_id, flight.page)
+
+    def _forget_flights(self) -> None:
+        """Nobody will come any more for what has not been boarded."""
+        for call_id, page in self.flights.forget():
+            self._tools.book.journal.note(*page.release(call_id))
+
+    async def _resend(self, flight: Flight) -> bool:
+        """Send a request of an earlier run again; whether the upstream has it."""
+        verdict = await self._tools.submitter.submit(ask_of(flight.record))
+        gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
+        if isinstance(verdict, Admitted):
+            flight.admitted.set_result(verdict.response)
+            self._on_admitted(flight.page, verdict)
+            self._awaken()
+            return True
+        self.lane.refused(bisect=False)
+        self._doubtful_seq = flight.record.seq_id
+        self.flights.drop(flight)
+        self._pages.tear(flight.page)
+        if gone or verdict.doubtful:
+            flight.fail(_gone(self.model_id, verdict) if gone else verdict.error)
+        else:
+            boarded = [call for _, call in sorted(flight.boarded.items())]
+            flight.fail(FlightRefused())
+            for call in boarded:
+                call.left = False
+            self.lane.put_first([call.item for call in boarded], self._tools.clock.now())
+        if gone:
+            self._on_gone(_gone(self.model_id, verdict).detail)
+        self._awaken()
+        return False
+
+    async def _alight(self, call: Call, flight: Flight) -> None:
+        """Answer a call from the flight that carried it."""
+        record = flight.record
+        place = next(place for place, boarded in flight.boarded.items() if boarded is call)
+        works = [call.work if at == place else None for at in range(len(record.members))]
+        try:
+            response = await asyncio.shield(flight.admitted)
+            if call.admitted is not None and not call.admitted.done():
+                call.admitted.set_result(response)
+            response = await asyncio.shield(flight.landed)
+            batch_id = f"{self.model_id}#{record.seq_id}"
+            self._answer(call, read(response, works, flight.counts, batch_id=batch_id)[place])
+        except FlightRefused:
+            return  # it is on the lane now
+        except ProxyError as error:
+            self._fail(call.item, error)
+
+    def _answer(self, call: Call, answer: Answered | None) -> None:
+        self._calls.pop(call.item.id, None)
+        if answer is not None and not call.answer.done():
+            call.answer.set_result(answer)
 
     def _fail(self, item: Item, error: ProxyError) -> None:
         call = self._calls.pop(item.id, None)
@@ -295,6 +474,12 @@ class LaneDriver:
             if waiting is not None and not waiting.done():
                 waiting.set_exception(copy.copy(error))  # each caller's own, to add to
                 waiting.exception()  # seen: a caller that has left retrieves nothing
+
+
+def _gone(model_id: str, verdict: Refused) -> ProxyError:
+    error = ModelGone(f"The upstream no longer knows the model {model_id} ({verdict.error}).")
+    error.upstream_said = verdict.error.upstream_said
+    return error
 
 
 def _item_of(number: int, work: Work, deadline: float | None) -> Item:

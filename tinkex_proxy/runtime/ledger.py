@@ -7,14 +7,23 @@ before the answer was there. What is kept is bounded by age, number and bytes, o
 An answer that an SDK has fetched is kept a little longer only: its poll may have been cut off.
 
 An entry belongs to the API key that made it; another key never sees it.
+
+What somebody may come for is in the journal too: a call under an `Idempotency-Key` before any part
+of it is sent, a call whose answer was promised before its caller is told so, and then the answer. A
+call that the program's end cut off is begun again under its old id: by itself where it was
+promised, else when its caller repeats it. What of it was sent is not sent again (`flights.py`).
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tinkex_proxy.errors import FutureNotFound, IdempotencyKeyReused
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.journal import Journal
+from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.records import AnswerRecord, AskedRecord, CallRecord, deleted, written
+from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.tasks import Tasks
 
 __all__ = ["Answer", "Entry", "Ledger", "Retention"]
@@ -56,22 +65,69 @@ class Entry:
     Attributes:
         id: its public name, also its `X-Request-Id`.
         owner: key id of who made it.
-        task: what runs it; never raises.
+        number: its place among all calls.
         key: its `Idempotency-Key`, or None.
         digest: of its path and body, to recognise a repetition.
+        asked: its request, to do it again should we end before it does.
         wanted: whether somebody may come for the answer later.
+        promised: whether somebody was told that the answer will be here.
         ended_at: when it ended, or None.
         waiters: connections that wait for it now.
+        pages: the journal's pages that hold parts of it.
+        closing: what else is written with its answer.
+        leaving: what else has to be written before a part of it leaves.
+        in_journal: whether it is there.
+        task: what runs it, or ran it; never raises.
     """
 
     id: str
     owner: str
-    task: "asyncio.Task[Answer]"
+    number: int
     key: str | None
     digest: bytes
-    wanted: bool
+    asked: AskedRecord | None = None
+    wanted: bool = False
+    promised: bool = False
     ended_at: float | None = None
     waiters: int = 0
+    pages: list[Page] = field(default_factory=list)
+    closing: list[Change] = field(default_factory=list)
+    leaving: Callable[[], Sequence[Change]] | None = None
+    task: "asyncio.Future[Answer]" = field(init=False)
+    in_journal: bool = False
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the journal has to know it."""
+        return self.key is not None or self.promised
+
+    def unwritten(self) -> list[Change]:
+        """What has to be written before a part of it leaves; the call itself is given once."""
+        changes: list[Change] = []
+        if self.recorded and not self.in_journal:
+            changes.append(self.record())
+        if self.leaving is not None:
+            changes += self.leaving()
+        return changes
+
+    def record(self, answer: AnswerRecord | None = None) -> Change:
+        """Its record; who repeats a call brings the request, so it is kept only where promised."""
+        self.in_journal = True
+        asked = self.asked if self.promised and answer is None else None
+        call = CallRecord(self.owner, self.id, self.number, self.key, self.digest, asked, answer)
+        return written(call)
+
+    def erased(self) -> list[Change]:
+        """The change that takes it out of the journal, if it is there."""
+        if not self.in_journal:
+            return []
+        return [deleted(CallRecord(self.owner, self.id, self.number, self.key, self.digest))]
+
+    def turned(self) -> list[Change]:
+        """What is written with its answer: the pages that were kept for it alone go."""
+        pages, self.pages = self.pages, []
+        closing, self.closing = self.closing, []
+        return [*closing, *(change for page in pages for change in page.release(self.id))]
 
 
 class Ledger:
@@ -81,12 +137,26 @@ class Ledger:
         clock: measures age.
         tasks: runs the calls.
         retention: what to keep.
+        journal: what outlasts this process.
+        wall_clock: gives the time of day in seconds, for ages that outlast it.
     """
 
-    def __init__(self, clock: Clock, tasks: Tasks, retention: Retention) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        tasks: Tasks,
+        retention: Retention,
+        *,
+        journal: Journal,
+        wall_clock: Callable[[], float],
+    ) -> None:
         self._clock = clock
         self._tasks = tasks
         self._retention = retention
+        self._journal = journal
+        self._wall_clock = wall_clock
+        self._numbers = 0
+        self._cut_off: dict[tuple[str, str], tuple[CallRecord, float]] = {}
         self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], Entry] = {}
         self._kept: dict[str, int] = {}
@@ -109,30 +179,92 @@ class Ledger:
         """
         self._expire()
         entry = self._keys.get((owner, key))
-        if entry is not None and entry.digest != digest:
+        first = entry.digest if entry is not None else self._digest_cut_off(owner, key)
+        if first is not None and first != digest:
             raise IdempotencyKeyReused(
                 f"Idempotency-Key {key!r} was used before with another path or body. "
                 "Use a fresh key for a new call, or repeat the first one exactly."
             )
         return entry
 
+    def id_of(self, owner: str, key: str | None, fresh: str) -> str:
+        """The id of a call that is to start: its old one if our end cut it off, else `fresh`."""
+        cut_off = None if key is None else self._cut_off.get((owner, key))
+        return fresh if cut_off is None else cut_off[0].id
+
     def start(
         self,
         entry_id: str,
         owner: str,
-        work: Coroutine[object, object, Answer],
+        work: Callable[[Entry], Coroutine[object, object, Answer]],
         *,
         key: str | None,
         digest: bytes,
+        asked: AskedRecord | None = None,
     ) -> Entry:
-        """Run a call; it goes on whatever becomes of its caller."""
-        task = self._tasks.start(f"call {entry_id}", work)
-        entry = Entry(entry_id, owner, task, key, digest, wanted=key is not None)
+        """Run a call; it goes on whatever becomes of its caller.
+
+        Args:
+            entry_id: its name.
+            owner: key id of who makes it.
+            work: gives what is run; is called at once, with the entry.
+            key: its `Idempotency-Key`, or None.
+            digest: of its path and body.
+            asked: its request, to do it again after our end.
+        """
+        self._numbers += 1
+        entry = Entry(entry_id, owner, self._numbers, key, digest, asked, wanted=key is not None)
+        entry.task = self._tasks.start(f"call {entry_id}", work(entry))
         self._entries[entry_id] = entry
         if key is not None:
             self._keys[owner, key] = entry
-        task.add_done_callback(lambda _: self._ended(entry))
+            self._cut_off.pop((owner, key), None)
+        entry.task.add_done_callback(lambda _: self._ended(entry))
         return entry
+
+    async def promise(self, entry: Entry) -> None:
+        """Have a call's answer here for whoever comes for it later, even in a later run.
+
+        Raises:
+            JournalUnavailable: that cannot be promised.
+        """
+        known = entry.promised and entry.in_journal
+        entry.wanted = entry.promised = True
+        if self._journal.on and entry.ended_at is None:
+            await self._journal.commit([] if known else [entry.record()])
+
+    def restore(self, calls: Sequence[CallRecord]) -> list[tuple[CallRecord, AskedRecord]]:
+        """Take over the calls of an earlier run; gives those that have to be begun again now."""
+        promised = []
+        now, time_of_day = self._clock.now(), self._wall_clock()
+        for call in calls:
+            self._numbers = max(self._numbers, call.number)
+            if call.answer is not None:
+                self._restore_answer(call, call.answer, now, time_of_day)
+            elif call.asked is not None:
+                promised.append((call, call.asked))
+            elif call.key is not None:
+                self._cut_off[call.owner, call.key] = (call, now)
+        self._expire()
+        return promised
+
+    def abandon(self, call: CallRecord) -> None:
+        """Forget a call of an earlier run that cannot be begun again."""
+        self._journal.note(deleted(call))
+
+    def restart(
+        self, call: CallRecord, work: Callable[[Entry], Coroutine[object, object, Answer]]
+    ) -> Entry:
+        """Run a promised call of an earlier run, under its old id."""
+
+        def again(entry: Entry) -> Coroutine[object, object, Answer]:
+            entry.wanted = entry.promised = True
+            entry.record()  # it is written already
+            return work(entry)
+
+        return self.start(
+            call.id, call.owner, again, key=call.key, digest=call.digest, asked=call.asked
+        )
 
     def find(self, owner: str, entry_id: str) -> Entry:
         """A call by its id.
@@ -155,6 +287,24 @@ class Ledger:
         if entry.id in self._kept:
             self._fetched.setdefault(entry.id, self._clock.now())
 
+    def _digest_cut_off(self, owner: str, key: str) -> bytes | None:
+        cut_off = self._cut_off.get((owner, key))
+        return None if cut_off is None else cut_off[0].digest
+
+    def _restore_answer(
+        self, call: CallRecord, answer: AnswerRecord, now: float, time_of_day: float
+    ) -> None:
+        entry = Entry(call.id, call.owner, call.number, call.key, call.digest, wanted=True)
+        entry.promised = True
+        entry.record()  # it is written already
+        entry.task = asyncio.get_running_loop().create_future()
+        entry.task.set_result(Answer(answer.status, answer.body, answer.headers))
+        entry.ended_at = now - max(0.0, time_of_day - answer.ended_at)
+        self._entries[entry.id] = entry
+        if call.key is not None:
+            self._keys[call.owner, call.key] = entry
+        self._keep(entry, len(answer.body))
+
     async def drained(self) -> None:
         """Wait until every running call has ended."""
         running = [e.task for e in self._entries.values() if e.ended_at is None]
@@ -162,15 +312,27 @@ class Ledger:
 
     def _ended(self, entry: Entry) -> None:
         entry.ended_at = self._clock.now()
+        entry.asked = entry.leaving = None
         answer = None if entry.task.cancelled() else entry.task.result()
         if answer is None or not entry.wanted:
             self._drop(entry)
             return
         if answer.retryable and entry.key is not None:
             self._keys.pop((entry.owner, entry.key), None)
-        self._kept[entry.id] = len(answer.body)
-        self._kept_bytes += len(answer.body)
+            entry.key = None
+        self._keep(entry, len(answer.body))
+        if self._journal.on and entry.recorded:
+            kept = AnswerRecord(
+                answer.status, dict(answer.headers), answer.body, self._wall_clock()
+            )
+            self._journal.note(entry.record(kept), *entry.turned())
+        else:
+            self._journal.note(*entry.erased(), *entry.turned())
         self._expire()
+
+    def _keep(self, entry: Entry, size: int) -> None:
+        self._kept[entry.id] = size
+        self._kept_bytes += size
 
     def _expire(self) -> None:
         now = self._clock.now()
@@ -178,6 +340,12 @@ class Ledger:
             entry_id = next(iter(self._fetched))
             self._drop(self._entries[entry_id])
         retention, oldest_good = self._retention, now - self._retention.keep_s
+        while self._cut_off:
+            at, (call, since) = next(iter(self._cut_off.items()))
+            if since >= oldest_good:
+                break
+            del self._cut_off[at]
+            self._journal.note(deleted(call))
         for entry_id in list(self._kept):
             entry = self._entries[entry_id]
             fits = len(self._kept) <= retention.max_answers
@@ -192,3 +360,4 @@ class Ledger:
             del self._keys[entry.owner, entry.key]
         self._kept_bytes -= self._kept.pop(entry.id, 0)
         self._fetched.pop(entry.id, None)
+        self._journal.note(*entry.erased(), *entry.turned())

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from tinkex_proxy.errors import ModelGone
 from tinkex_proxy.runtime.callers import Callers
+from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lanes import LaneDriver
-from tinkex_proxy.runtime.work import Call, Order, Work
+from tinkex_proxy.runtime.records import ModelRecord, deleted, written
+from tinkex_proxy.runtime.work import Call, Order, Origin, Work
 
 __all__ = ["Model", "Sampler"]
 
@@ -43,6 +45,7 @@ class Model:
         facts: what is known of it: `model_id`, `base_model`, `rank`, …
         session_id: the upstream session it lives and dies with.
         driver: its lane.
+        book: its key's part of the journal.
         of_sdk: whether an SDK made it, whose heartbeats keep it alive.
     """
 
@@ -52,6 +55,7 @@ class Model:
         *,
         session_id: str,
         driver: LaneDriver,
+        book: Book,
         of_sdk: bool = False,
     ) -> None:
         self.facts = facts
@@ -61,31 +65,45 @@ class Model:
         self.gone: str | None = None
         self.weights_version = 0
         self.shown: _Shown | None = None
-        self.callers = Callers(self.make, self.enqueue, driver.later)
+        self._book = book
+        self.callers = Callers(
+            self.make,
+            self.enqueue,
+            driver.later,
+            book=book,
+            model_id=driver.model_id,
+        )
 
     @property
     def model_id(self) -> str:
         """The upstream's id."""
         return self.driver.model_id
 
-    def put(self, works: Sequence[Work], *, deadline: float | None) -> list[Call]:
-        """Put work on the lane.
+    def put(
+        self,
+        works: Sequence[Work],
+        *,
+        deadline: float | None,
+        origin: Origin | None = None,
+        part: str = "0",
+    ) -> list[Call]:
+        """Put work on the lane; see `LaneDriver.put`.
 
         Raises:
             ModelGone: the model is no more.
         """
         self._check()
         self._note(works)
-        return self.driver.put(works, deadline=deadline)
+        return self.driver.put(works, deadline=deadline, origin=origin, part=part)
 
-    def make(self, work: Work) -> Call:
+    def make(self, work: Work, origin: Origin | None = None) -> Call:
         """Make a call of some work, to be put on the lane by `enqueue`.
 
         Raises:
             ModelGone: the model is no more.
         """
         self._check()
-        return self.driver.make(work)
+        return self.driver.make(work, origin=origin)
 
     def enqueue(self, calls: Sequence[Call]) -> None:
         """Put calls on the lane, in this order."""
@@ -120,6 +138,18 @@ class Model:
         if self.gone is None:
             self.gone = reason
             self.driver.close(ModelGone(reason))
+            self.callers.close()
+            self._book.journal.note(deleted(self._record()))
+
+    def keep(self) -> None:
+        """Have it outlast this process."""
+        if self._book.journal.on:
+            self._book.journal.note(written(self._record()))
+
+    def _record(self) -> ModelRecord:
+        return ModelRecord(
+            self._book.owner, self.model_id, self.session_id, self.of_sdk, dict(self.facts)
+        )
 
     def snapshot(self, now: float) -> dict[str, object]:
         """What `GET /lanes` shows."""
@@ -135,6 +165,7 @@ class Model:
             "oldest_wait_s": None if oldest is None else round(now - oldest, 6),
             "on_wire_seq": None if on_wire is None else on_wire.seq_id,
             "awaiting_results": lane.owed,
+            "awaiting_callers": len(self.driver.flights),
             "next_seq": lane.next_seq,
             "calls": self.driver.items,
             "requests": self.driver.batches,

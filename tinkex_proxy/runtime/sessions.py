@@ -4,6 +4,9 @@ A session that misses its heartbeats is ended by the upstream (SkyRL: after 300 
 are unloaded with it. A heartbeat answered 410 or 404 says that this has happened: the models are
 declared lost, with the reason, and the next call that needs a session gets a new one. A heartbeat
 that is merely unanswered says nothing and is not repeated before its next turn, as in the SDK.
+
+A session goes on over a restart of the proxy: its id is in the journal, and so is how many models
+and samplers were made in it, for the upstream takes the same number for the same one.
 """
 
 import asyncio
@@ -14,7 +17,9 @@ import msgspec
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import CircuitOpen, UpstreamFault
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.query import query
+from tinkex_proxy.runtime.records import SessionRecord, deleted, written
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, json_of
 
@@ -34,6 +39,7 @@ class Session:
         clock: paces the heartbeats.
         tasks: runs them.
         interval_s: time between heartbeats.
+        book: the key's part of the journal.
         on_lost: told the id and the reason when the upstream has ended a session.
     """
 
@@ -44,12 +50,14 @@ class Session:
         clock: Clock,
         tasks: Tasks,
         interval_s: float,
+        book: Book,
         on_lost: Callable[[str, str], None],
     ) -> None:
         self._upstream = upstream
         self._clock = clock
         self._tasks = tasks
         self._interval_s = interval_s
+        self._book = book
         self._on_lost = on_lost
         self._lock = asyncio.Lock()
         self._heart: asyncio.Task[None] | None = None
@@ -67,30 +75,58 @@ class Session:
             if self.current is None:
                 self.current = await self._create()
                 self.models_made = self.samplers_made = 0
-                name = f"heartbeat {self.current}"
-                self._heart = self._tasks.spawn(name, self._beat(self.current))
+                self._keep()
+                self._start_beating(self.current)
             return self.current
 
+    def restore(self, record: SessionRecord) -> None:
+        """Go on with the session of an earlier run."""
+        self.current = record.session_id
+        self.models_made, self.samplers_made = record.models_made, record.samplers_made
+        self._start_beating(record.session_id)
+
     def next_model_seq(self) -> int:
-        """The `model_seq_id` of the next model of this session."""
+        """The `model_seq_id` of the next model of this session.
+
+        To be committed to the journal before it is used, and so is the next.
+        """
         self.models_made += 1
+        self._keep()
         return self.models_made - 1
 
     def next_sampler_seq(self) -> int:
         """The `sampling_session_seq_id` of the next sampler of this session."""
         self.samplers_made += 1
+        self._keep()
         return self.samplers_made - 1
 
     def stop(self) -> None:
         """End the heartbeats; the upstream ends the session by itself."""
         if self._heart is not None:
             self._heart.cancel()
+        self._forget()
 
     def lost(self, session_id: str, reason: str) -> None:
         """Note that the upstream has ended a session; a second note of the same changes nothing."""
         if self.current == session_id:
+            self._forget()
             self.current = None
             self._on_lost(session_id, reason)
+
+    def _keep(self) -> None:
+        if self.current is not None and self._book.journal.on:
+            self._book.journal.note(written(self._record(self.current)))
+
+    def _forget(self) -> None:
+        if self.current is not None:
+            self._book.journal.note(deleted(self._record(self.current)))
+
+    def _record(self, session_id: str) -> SessionRecord:
+        return SessionRecord(self._book.owner, session_id, self.models_made, self.samplers_made)
+
+    def _start_beating(self, session_id: str) -> None:
+        name = f"heartbeat {session_id}"
+        self._heart = self._tasks.spawn(name, self._beat(session_id))
 
     async def _create(self) -> str:
         body = {

@@ -31,7 +31,7 @@ from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of, retry_after_s
 
-__all__ = ["Admitted", "Refused", "Submitter", "retry_after_s"]
+__all__ = ["Admitted", "Refused", "Submitter", "admission", "retry_after_s"]
 
 # A refused connection is asked again this often before the caller is told: with the waits between,
 # that covers the restart of a local upstream, and is how often a breaker lets it fail.
@@ -109,9 +109,11 @@ class Submitter:
 
     async def submit(self, ask: Ask) -> Admitted | Refused:
         """Repeat `ask` until the upstream has answered it."""
+        if ask.doubtful and not ask.repeatable:
+            return _gave_up(UpstreamFault("The proxy ended meanwhile."), doubtful=True)
         began = self._clock.now()
         attempt = 0
-        doubtful = False
+        doubtful = ask.doubtful
         last: ProxyError | None = None
         while True:
             verdict = await self._try(ask)
@@ -167,7 +169,7 @@ def _gave_up(error: ProxyError, *, doubtful: bool) -> Refused:
 def _read(ask: Ask, response: Response) -> Admitted | Refused | _Again:
     status = response.status
     if 200 <= status < 300:
-        return Admitted(_request_id(response), response)
+        return admission(response)
     if status in {402, 408, 429} or status >= 500:
         return _later(ask, response)
     refusal = _refusal(ask, response)
@@ -205,6 +207,11 @@ def _refusal(ask: Ask, response: Response) -> Refused:
         error = UpstreamRefused(f"{ask.path} answered {status}: {said}")
     error.upstream_said = (status, said)
     return Refused(error, status, bisect=400 <= status < 500 and status not in _OF_ALL)
+
+
+def admission(response: Response) -> Admitted:
+    """What the upstream says when it takes a request."""
+    return Admitted(_request_id(response), response)
 
 
 class Promise(msgspec.Struct):

@@ -3,6 +3,9 @@
 Each function takes an account and a decoded body and gives the answer's fields; each raises
 `ProxyError`s only. `Ticket` is the caller's side: how long it waits, whether it shares, and how to
 take its work back while that is still possible.
+
+A call that an earlier run of the proxy began is done again from its start: what of it was sent is
+found by the names of its parts, so those, and how it is cut into pieces, come out the same.
 """
 
 import asyncio
@@ -16,9 +19,19 @@ from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model
+from tinkex_proxy.runtime.records import CreationRecord, deleted, written
 from tinkex_proxy.runtime.submit import Admitted
 from tinkex_proxy.runtime.upstream import Ask, json_of
-from tinkex_proxy.runtime.work import Answered, Call, Order, Share, Timeline, Training, Work
+from tinkex_proxy.runtime.work import (
+    Answered,
+    Call,
+    Order,
+    Origin,
+    Share,
+    Timeline,
+    Training,
+    Work,
+)
 from tinkex_proxy.wire.chunk import chunk
 from tinkex_proxy.wire.datum import Datum
 from tinkex_proxy.wire.loss import own_loss
@@ -53,19 +66,37 @@ class Ticket:
     Attributes:
         deadline: moment at which the caller stops waiting, or None.
         coalesce: False when the caller wants a request of its own.
+        origin: the call as the journal knows it, if somebody may come for it again.
         timeline: where the time of its (last) request went.
     """
 
     deadline: float | None = None
     coalesce: bool = True
+    origin: Origin | None = None
     timeline: Timeline = field(default_factory=Timeline)
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
 
-    def put(self, model: Model, works: Sequence[Work]) -> list[Call]:
-        """Put work on a model's lane in this caller's name."""
-        calls = model.put(works, deadline=self.deadline)
+    def put(self, model: Model, works: Sequence[Work], *, item: int = 0) -> list[Call]:
+        """Put work on a model's lane in this caller's name.
+
+        Args:
+            model: whose lane.
+            works: the pieces of one of the call's items.
+            item: which of them.
+        """
+        calls = model.put(works, deadline=self.deadline, origin=self.origin, part=str(item))
         self._placed.append((model, calls))
         return calls
+
+    def sent(self, model: Model) -> bool:
+        """Whether an earlier run has sent a part of this call."""
+        return self.origin is not None and model.driver.flights.carries(self.origin.id)
+
+    def sizes(self, model: Model, item: int) -> list[int]:
+        """How an earlier run cut one of the call's items, as far as it was sent."""
+        if self.origin is None:
+            return []
+        return model.driver.flights.sizes(self.origin.id, str(item))
 
     def withdraw(self) -> bool:
         """Take everything back; False, and nothing changed, when any of it has left."""
@@ -75,7 +106,7 @@ class Ticket:
         return all(model.driver.withdraw(calls) for model, calls in self._placed)
 
 
-async def create_model(account: Account, body: CreateModel) -> dict[str, object]:
+async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> dict[str, object]:
     """Create a model and its lane."""
     lora: dict[str, object] = {
         "rank": body.rank,
@@ -92,7 +123,7 @@ async def create_model(account: Account, body: CreateModel) -> dict[str, object]
     }
     if body.metadata:
         fields["user_metadata"] = body.metadata
-    session_id, admitted = await _create(account, fields)
+    session_id, admitted = await _create(account, fields, ticket)
     promised = json_of(admitted.response).get("model_id")
     result: dict[str, object] = {}
     if admitted.request_id is not None:
@@ -108,32 +139,60 @@ async def create_model(account: Account, body: CreateModel) -> dict[str, object]
         "seed": body.seed,
         "metadata": body.metadata,
     }
-    account.adopt(facts, model_id, session_id)
+    if model_id not in account.models:  # an earlier run may have had it already
+        account.adopt(facts, model_id, session_id)
+    _forget_creation(account, ticket)
     return facts
 
 
 async def train(
-    account: Account, call: TrainingCall, ticket: Ticket, *, forward_only: bool = False
+    account: Account,
+    call: TrainingCall,
+    ticket: Ticket,
+    *,
+    forward_only: bool = False,
+    item: int = 0,
 ) -> TrainingAnswer:
-    """Run `forward_backward` (or `forward`), chunked if it is large, coalesced if it is small."""
+    """Run `forward_backward` (or `forward`), chunked if it is large, coalesced if it is small.
+
+    Args:
+        account: whose model it is.
+        call: what is asked.
+        ticket: its caller's side.
+        forward_only: whether no gradient is wanted.
+        item: which of several calls that came in one.
+    """
     model = account.model(call.model_id)
-    account.upstream.breaker.check()
+    if not ticket.sent(model):
+        account.upstream.breaker.check()
     if not account.learned:
         await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
-    parts = chunk(
-        call.datums, max_datums=account.limits.max_datums, max_bytes=account.limits.max_bytes
-    )
+    parts = _cut(account, call, ticket.sizes(model, item))
     works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
-    calls = ticket.put(model, works)
+    calls = ticket.put(model, works, item=item)
     shares = await _all(calls, ticket)
     return _answer(call, [share for share in shares if isinstance(share, Share)])
 
 
-async def optim_step(account: Account, body: OptimStep, ticket: Ticket) -> dict[str, object]:
+def _cut(account: Account, call: TrainingCall, sizes: Sequence[int]) -> list[tuple[Datum, ...]]:
+    """The call's pieces: as an earlier run cut it, as far as it was sent; the rest as it fits."""
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(tuple(call.datums[at : at + size]))
+        at += size
+    limits = account.limits
+    rest = chunk(call.datums[at:], max_datums=limits.max_datums, max_bytes=limits.max_bytes)
+    return [*pieces, *rest]
+
+
+async def optim_step(
+    account: Account, body: OptimStep, ticket: Ticket, *, item: int = 0
+) -> dict[str, object]:
     """Apply the gradients gathered so far."""
     fields = {"type": "optim_step", "adam_params": msgspec.to_builtins(body.adam_params)}
-    return await order(account, body.model_id, ticket, Order("/api/v1/optim_step", fields))
+    work = Order("/api/v1/optim_step", fields)
+    return await order(account, body.model_id, ticket, work, item=item)
 
 
 async def save_weights(
@@ -168,32 +227,66 @@ async def unload(account: Account, model_id: str, ticket: Ticket) -> dict[str, o
     return {"model_id": model_id, "deleted": True, "unloaded_upstream": unloaded}
 
 
-async def order(account: Account, model_id: str, ticket: Ticket, work: Order) -> dict[str, object]:
+async def order(
+    account: Account, model_id: str, ticket: Ticket, work: Order, *, item: int = 0
+) -> dict[str, object]:
     """Put one order on a lane and wait for its answer."""
     model = account.model(model_id)
-    account.upstream.breaker.check()
-    (answer,) = await _all(ticket.put(model, [work]), ticket)
+    if not ticket.sent(model):
+        account.upstream.breaker.check()
+    (answer,) = await _all(ticket.put(model, [work], item=item), ticket)
     return {k: v for k, v in answer.items() if k != "type"} if isinstance(answer, dict) else {}
 
 
-async def _create(account: Account, fields: dict[str, object]) -> tuple[str, Admitted]:
+async def _create(
+    account: Account, fields: dict[str, object], ticket: Ticket
+) -> tuple[str, Admitted]:
     """Submit `create_model`; a session that has ended unnoticed is replaced once."""
     for may_retry in (True, False):
-        session_id = await account.ready()
-        fields |= {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
+        creation = await _creation(account, fields, ticket)
         ask = Ask(
             operation=Operation.SUBMIT,
             path="/api/v1/create_model",
-            body=msgspec.json.encode(fields),
-            identity=uuid.uuid4().hex,
+            body=creation.body,
+            identity=creation.identity,
         )
         verdict = await account.tools.submitter.submit(ask)
         if isinstance(verdict, Admitted):
-            return session_id, verdict
+            return creation.session_id, verdict
+        account.creations.pop(creation.call_id, None)
+        account.tools.book.journal.note(deleted(creation))
         if verdict.status not in {404, 410} or not may_retry:
             raise verdict.error
-        account.session.lost(session_id, f"create_model was answered {verdict.status}")
+        account.session.lost(creation.session_id, f"create_model was answered {verdict.status}")
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def _creation(account: Account, fields: dict[str, object], ticket: Ticket) -> CreationRecord:
+    """The request that makes a model, in the journal; that of an earlier run, if there was one.
+
+    The upstream knows a model by its number in its session, so the same bytes make the same model.
+    """
+    origin = ticket.origin if ticket.origin is not None and ticket.origin.recorded else None
+    if origin is not None and (earlier := account.creations.get(origin.id)) is not None:
+        return earlier
+    session_id = await account.ready()
+    numbered = {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
+    body = msgspec.json.encode({**fields, **numbered})
+    name = "" if origin is None else origin.id
+    creation = CreationRecord(account.key_id, name, session_id, body, uuid.uuid4().hex)
+    changes = [] if origin is None else [*origin.unwritten(), written(creation)]
+    await account.tools.book.journal.commit(changes)
+    if origin is not None:
+        account.creations[origin.id] = creation
+    return creation
+
+
+def _forget_creation(account: Account, ticket: Ticket) -> None:
+    """The model is made: its request goes out of the journal when the call's answer is in it."""
+    origin = ticket.origin
+    creation = None if origin is None else account.creations.pop(origin.id, None)
+    if origin is not None and creation is not None:
+        origin.closing.append(deleted(creation))
 
 
 async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:

@@ -89,6 +89,7 @@ class Ask:
             for again.
         persistent: whether to wait for an upstream that is not there, or not to be asked now,
             instead of saying so at once: an SDK's call that was taken on is not given back.
+        doubtful: whether it may have been sent before, by an earlier run.
         timeout_s: seconds until the whole answer must be there; None takes the upstream's default.
         patience: True where running out of time is our own choice (a long poll) and says nothing
             about the upstream.
@@ -102,6 +103,7 @@ class Ask:
     identity: str | None = None
     repeatable: bool = True
     persistent: bool = False
+    doubtful: bool = False
     timeout_s: float | None = None
     method: str = "POST"
     patience: bool = False

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from tinkex_proxy.core.coalesce import Item
 from tinkex_proxy.core.lane import Batch
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask, json_of
 from tinkex_proxy.wire.datum import Flavour
@@ -23,6 +25,7 @@ __all__ = [
     "Answered",
     "Call",
     "Order",
+    "Origin",
     "Share",
     "Timeline",
     "Training",
@@ -124,6 +127,32 @@ class Share:
 Answered: TypeAlias = Share | dict[str, object] | Response
 
 
+class Origin(Protocol):
+    """The caller's call that some work is part of, as the journal knows it.
+
+    Attributes:
+        pages: the journal's pages that hold parts of it.
+        closing: what else is written with its answer.
+    """
+
+    pages: list[Page]
+    closing: list[Change]
+
+    @property
+    def id(self) -> str:
+        """Its name, in this run and in a later one."""
+        ...
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the journal knows it."""
+        ...
+
+    def unwritten(self) -> Sequence[Change]:
+        """What has to be written before a part of it leaves."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class Call:
     """One piece of work on a lane, and where its answer will be.
@@ -133,6 +162,8 @@ class Call:
         item: how the lane sees it.
         since: when it came.
         answer: what it comes to.
+        origin: the caller's call that it is part of, if somebody may come for that again.
+        part: which part; the same when the call is done again.
         admitted: for an SDK's call, the upstream's answer to the submit.
         left: whether it is on the wire or beyond.
     """
@@ -141,6 +172,8 @@ class Call:
     item: Item
     since: float
     answer: "asyncio.Future[Answered]"
+    origin: Origin | None = None
+    part: str = ""
     admitted: "asyncio.Future[Response] | None" = None
     left: bool = False
     timeline: Timeline = field(default_factory=Timeline)
@@ -210,46 +243,52 @@ def accept_of(call: Call) -> str:
     return JSON
 
 
-def read(response: Response, calls: Sequence[Call], *, batch_id: str) -> Sequence[Answered]:
-    """Split the answer of one request into one for each call, in order.
+def read(
+    response: Response, works: Sequence[Work | None], counts: Sequence[int], *, batch_id: str
+) -> Sequence[Answered | None]:
+    """Split the answer of one request into one for each part, in order.
+
+    Args:
+        response: the answer.
+        works: what was asked in each part; None where nobody is there for it.
+        counts: datums of each part.
+        batch_id: names the request.
 
     Raises:
         UpstreamFault: it is not an answer to this request.
     """
-    first = calls[0].work
+    first = next(work for work in works if work is not None)
     if isinstance(first, Order):
         return [response if first.of_sdk else json_of(response)]
-    if len(calls) == 1 and first.of_sdk:
-        return [_named(response, response.body, batch_id, calls, 0)]
-    counts = [call.item.datums for call in calls]
+    if len(works) == 1 and first.of_sdk:
+        return [_named(response, response.body, batch_id, counts, 0)]
     output = decode_output(response.body, response.content_type)
     parts = split(output, counts)
-    shares: list[Answered] = [
-        Share(part, batch_id, len(calls), sum(counts), index, output.metrics)
+    shares: list[Answered | None] = [
+        Share(part, batch_id, len(works), sum(counts), index, output.metrics)
         for index, part in enumerate(parts)
     ]
     of_sdk = [
-        (index, call.work.of_sdk)
-        for index, call in enumerate(calls)
-        if isinstance(call.work, Training) and call.work.of_sdk
+        (index, work.of_sdk)
+        for index, work in enumerate(works)
+        if isinstance(work, Training) and work.of_sdk
     ]
     if of_sdk and is_protobuf(response.content_type):
         pieces = split_protobuf(response.body, counts)
         for index, training in of_sdk:
             body = own_answer(pieces[index], training)
-            shares[index] = _named(response, body, batch_id, calls, index)
+            shares[index] = _named(response, body, batch_id, counts, index)
     else:
         for index, _ in of_sdk:
             body = own_json_answer(parts[index])
-            shares[index] = _named(response, body, batch_id, calls, index)
+            shares[index] = _named(response, body, batch_id, counts, index)
     return shares
 
 
 def _named(
-    response: Response, body: bytes, batch_id: str, calls: Sequence[Call], index: int
+    response: Response, body: bytes, batch_id: str, counts: Sequence[int], index: int
 ) -> Response:
     """An answer for an SDK, with the name of the request that carried it."""
-    datums = sum(call.item.datums for call in calls)
-    said = f"{batch_id}; requests={len(calls)}; datums={datums}; index={index}"
+    said = f"{batch_id}; requests={len(counts)}; datums={sum(counts)}; index={index}"
     headers = {"content-type": response.headers.get("content-type", JSON), BATCH_HEADER: said}
     return replace(response, headers=headers, body=body)

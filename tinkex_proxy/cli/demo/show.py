@@ -85,6 +85,7 @@ def _start(
     chosen = _port(screen, port)
     arguments = ["serve", "--host", HOST, "--port", str(chosen)]
     arguments += ["--upstream.base-url", sandbox_url, "--calls.shutdown-grace-s", GRACE_S]
+    arguments += ["--journal.enabled", "false"]  # the sandbox's models end with it
     arguments += extra
     log = logs / "proxy.log"
     proxy = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))

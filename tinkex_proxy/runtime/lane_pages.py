@@ -1,0 +1,125 @@
+"""One lane's part of the journal: a page for each of its requests.
+
+A page is written, with all that has to be known of the calls on it, before the request is sent. It
+is written anew when the upstream has admitted the request, and taken out when it is refused, or
+when it is over and nobody needs it.
+"""
+
+from collections.abc import Sequence
+
+from tinkex_proxy.errors import JournalUnavailable
+from tinkex_proxy.runtime.journal import Book
+from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.records import (
+    BatchRecord,
+    LaneRecord,
+    MemberRecord,
+    PromiseRecord,
+    deleted,
+    written,
+)
+from tinkex_proxy.runtime.store import Change
+from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.upstream import Ask
+from tinkex_proxy.runtime.work import Call
+
+__all__ = ["LanePages"]
+
+
+class LanePages:
+    """The pages of one lane.
+
+    Args:
+        book: the part of the journal that they are in.
+        model_id: whose lane it is.
+    """
+
+    def __init__(self, book: Book, model_id: str) -> None:
+        self._book = book
+        self._model_id = model_id
+        self._pages: set[Page] = set()
+
+    async def write(
+        self, seq_id: int, calls: Sequence[Call], ask: Ask, *, accept: str
+    ) -> Page | None:
+        """Write the page of a request that is about to be sent; None where there is no journal.
+
+        Raises:
+            JournalUnavailable: it could not be written, and nothing is to be sent without.
+        """
+        if not self._book.journal.on:
+            return None
+        origins = {call.origin.id: call.origin for call in calls if call.origin is not None}
+        record = BatchRecord(
+            self._book.owner,
+            self._model_id,
+            seq_id,
+            tuple(_member(call) for call in calls),
+            ask.path,
+            ask.content_type,
+            accept,
+            ask.identity or "",
+            ask.repeatable,
+            ask.body,
+        )
+        page = Page(record, origins)
+        self._pages.add(page)
+        changes: list[Change] = []
+        for origin in origins.values():
+            origin.pages.append(page)
+            changes += origin.unwritten()
+        try:
+            await self._book.journal.commit([*changes, written(record)])
+        except JournalUnavailable:
+            self.tear(page)
+            raise
+        return page
+
+    def resume(self, page: Page) -> None:
+        """Take over a page of an earlier run."""
+        self._pages.add(page)
+
+    def admitted(self, page: Page | None, response: Response, *, next_seq: int) -> None:
+        """Note that the upstream took a request: its bytes are not needed any more."""
+        if page is None or page.gone:
+            return
+        old = page.record
+        record = BatchRecord(
+            old.owner,
+            old.model_id,
+            old.seq_id,
+            old.members,
+            old.path,
+            old.content_type,
+            old.accept,
+            old.identity,
+            old.repeatable,
+            b"",
+            PromiseRecord(response.content_type, response.body),
+        )
+        lane = LaneRecord(self._book.owner, self._model_id, next_seq)
+        self._book.journal.note(page.rewrite(record), written(lane))
+
+    def end(self, page: Page | None) -> None:
+        """Note that nothing is awaited for a request any more."""
+        if page is not None:
+            self._book.journal.note(*page.end())
+            self._pages.discard(page)
+
+    def tear(self, page: Page | None) -> None:
+        """Take out the page of a request that has come to nothing."""
+        if page is not None:
+            self._book.journal.note(*page.tear())
+            self._pages.discard(page)
+
+    def close(self) -> None:
+        """Take out all that speaks of the lane: its model is no more."""
+        for page in tuple(self._pages):
+            self.tear(page)
+        if self._book.journal.on:
+            self._book.journal.note(deleted(LaneRecord(self._book.owner, self._model_id, 0)))
+
+
+def _member(call: Call) -> MemberRecord:
+    call_id = None if call.origin is None else call.origin.id
+    return MemberRecord(call_id, call.part, call.item.datums)

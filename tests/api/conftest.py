@@ -13,6 +13,7 @@ from tests.api.recorder import Recorder
 from tinkex_proxy.api.listener import ListeningServer, listen_tcp, url_of
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
+from tinkex_proxy.runtime.store import MemoryStore
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
 
@@ -83,16 +84,22 @@ def routes(proxy: Running) -> list[tuple[str, str]]:
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start a proxy in front of an upstream: `await start(upstream_url, section={...})`."""
+    """Start a proxy in front of an upstream: `await start(upstream_url, section={...})`.
+
+    It has a journal where it is given a store.
+    """
     async with AsyncExitStack() as stack:
 
-        async def run(upstream: str, /, **sections: Mapping[str, object]) -> Running:
+        async def run(
+            upstream: str, /, store: MemoryStore | None = None, **sections: Mapping[str, object]
+        ) -> Running:
             options = {
                 f"{section}.{name}": value
                 for section, values in sections.items()
                 for name, value in values.items()
             }
-            proxy = build(Settings.load({"upstream.base_url": upstream, **options}))
+            settings = Settings.load({"upstream.base_url": upstream, **options})
+            proxy = build(settings, store=store)
             url = await stack.enter_async_context(listening(proxy.app))
             client = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
             return Running(url, proxy, await stack.enter_async_context(client))

@@ -3,8 +3,19 @@ import asyncio
 import pytest
 
 from tinkex_proxy.errors import FutureNotFound, IdempotencyKeyReused
-from tinkex_proxy.runtime.journal import NoJournal
+from tinkex_proxy.runtime.journal import NoJournal, StoredJournal
 from tinkex_proxy.runtime.ledger import FETCHED_KEEP_S, Answer, Ledger, Retention
+from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.records import (
+    AskedRecord,
+    BatchRecord,
+    CallRecord,
+    CreationRecord,
+    deleted,
+    read_records,
+    written,
+)
+from tinkex_proxy.runtime.store import MemoryStore
 
 
 def make(bench, **retention: float) -> Ledger:
@@ -129,3 +140,180 @@ async def test_drained_waits_for_what_runs(bench) -> None:
     gate.set()
     await draining
     assert ledger.running == 0
+
+
+class Book:
+    """A journal in memory that two ledgers share, one after the other, like two runs."""
+
+    def __init__(self, bench) -> None:
+        self.store = MemoryStore()
+        self._bench = bench
+        self.time_of_day = 1.5e9
+
+    def ledger(self, **retention: float) -> tuple[Ledger, StoredJournal]:
+        journal = StoredJournal(
+            self.store, tasks=self._bench.tasks, clock=self._bench.clock, hub=self._bench.hub
+        )
+        ledger = Ledger(
+            self._bench.clock,
+            self._bench.tasks,
+            Retention(**retention),
+            journal=journal,
+            wall_clock=lambda: self.time_of_day,
+        )
+        return ledger, journal
+
+    def calls(self) -> list[CallRecord]:
+        owners, _ = read_records(self.store.load())
+        return owners["me"].calls if "me" in owners else []
+
+
+@pytest.fixture
+def book(bench) -> Book:
+    return Book(bench)
+
+
+ASKED = AskedRecord("optim_step", "/v1/optim_step", {}, {}, b"{}")
+
+
+async def test_an_answer_under_a_key_is_there_in_the_next_run(book) -> None:
+    ledger, journal = book.ledger()
+    entry = ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d")
+    await finished(entry)
+    await journal.commit()
+    after, again = book.ledger()
+    assert after.restore(again.take("me").calls) == []
+    assert after.repeated("me", "k", b"d").task.result().body == b"done"
+    assert after.find("me", "a").id == "a"
+    with pytest.raises(IdempotencyKeyReused):
+        after.repeated("me", "k", b"other")
+
+
+async def test_the_age_of_an_answer_goes_on_over_a_restart(book, bench) -> None:
+    ledger, journal = book.ledger(keep_s=100)
+    await finished(ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d"))
+    await journal.commit()
+    book.time_of_day += 60
+    after, again = book.ledger(keep_s=100)
+    after.restore(again.take("me").calls)
+    assert after.repeated("me", "k", b"d") is not None
+    bench.clock.advance(41)
+    assert after.repeated("me", "k", b"d") is None
+    await again.commit()
+    assert book.calls() == []
+
+
+async def test_what_nobody_may_come_for_is_not_in_the_journal(book) -> None:
+    ledger, journal = book.ledger()
+    entry = ledger.start("a", "me", lambda _: answer(), key=None, digest=b"", asked=ASKED)
+    assert entry.unwritten() == []
+    entry.wanted = True  # its caller hung up, and was told nothing
+    await finished(entry)
+    await journal.commit()
+    assert book.calls() == []
+
+
+async def test_a_call_under_a_key_is_written_before_a_part_of_it_leaves_and_once(book) -> None:
+    ledger, journal = book.ledger()
+    started = asyncio.Event()
+
+    async def slow() -> Answer:
+        await started.wait()
+        return await answer()
+
+    entry = ledger.start("a", "me", lambda _: slow(), key="k", digest=b"d", asked=ASKED)
+    await journal.commit(entry.unwritten())
+    (call,) = book.calls()
+    assert (call.id, call.key, call.digest, call.asked, call.answer) == ("a", "k", b"d", None, None)
+    assert entry.unwritten() == []
+    started.set()
+    await finished(entry)
+
+
+async def test_a_call_that_was_cut_off_goes_on_under_its_old_id_when_it_is_repeated(book) -> None:
+    ledger, journal = book.ledger()
+    entry = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key="k", digest=b"d")
+    await journal.commit(entry.unwritten())
+    after, again = book.ledger()
+    assert after.restore(again.take("me").calls) == []
+    assert after.repeated("me", "k", b"d") is None
+    with pytest.raises(IdempotencyKeyReused):
+        after.repeated("me", "k", b"other")
+    assert after.id_of("me", "k", "b") == "a"
+    assert after.id_of("me", "x", "b") == after.id_of("me", None, "b") == "b"
+    repeated = after.start("a", "me", lambda _: answer(), key="k", digest=b"d")
+    assert repeated.number > entry.number
+    assert after.id_of("me", "k", "b") == "b"
+    entry.task.cancel()
+    await finished(repeated)
+
+
+async def test_nobody_waits_for_ever_for_a_cut_off_call(book, bench) -> None:
+    ledger, journal = book.ledger()
+    entry = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key="k", digest=b"d")
+    await journal.commit(entry.unwritten())
+    after, again = book.ledger(keep_s=100)
+    after.restore(again.take("me").calls)
+    bench.clock.advance(101)
+    assert after.repeated("me", "k", b"other") is None
+    await again.commit()
+    assert book.calls() == []
+    entry.task.cancel()
+
+
+async def test_a_promised_call_goes_on_by_itself_and_is_known_by_its_old_id(book) -> None:
+    ledger, _journal = book.ledger()
+    entry = ledger.start(
+        "a", "me", lambda _: asyncio.sleep(3600), key=None, digest=b"d", asked=ASKED
+    )
+    await ledger.promise(entry)
+    await ledger.promise(entry)  # it is written already
+    assert book.store.writes == 1
+    after, again = book.ledger()
+    ((call, asked),) = after.restore(again.take("me").calls)
+    assert asked == ASKED
+    revived = after.restart(call, lambda _: answer(b"at last"))
+    assert revived.unwritten() == []
+    await finished(revived)
+    assert after.find("me", "a").task.result().body == b"at last"
+    entry.task.cancel()
+
+
+async def test_a_promised_call_that_cannot_go_on_is_forgotten(book) -> None:
+    ledger, _journal = book.ledger()
+    entry = ledger.start(
+        "a", "me", lambda _: asyncio.sleep(3600), key=None, digest=b"d", asked=ASKED
+    )
+    await ledger.promise(entry)
+    after, again = book.ledger()
+    ((call, _),) = after.restore(again.take("me").calls)
+    after.abandon(call)
+    await again.commit()
+    assert book.calls() == []
+    entry.task.cancel()
+
+
+async def test_an_answer_that_may_be_tried_again_frees_its_key_in_the_journal_too(book) -> None:
+    ledger, journal = book.ledger()
+    entry = ledger.start("a", "me", lambda _: answer(retryable=True), key="k", digest=b"d")
+    await journal.commit(entry.unwritten())
+    await finished(entry)
+    await journal.commit()
+    assert book.calls() == []
+
+
+async def test_with_its_answer_goes_what_was_kept_for_the_call_alone(book) -> None:
+    """Its page, when the request is over, and what else was to be written then."""
+    ledger, journal = book.ledger()
+    batch = BatchRecord("me", "m", 1, (), "/p", "j", "j", "i", repeatable=True, body=b"")
+    page = Page(batch, ["a", "b"], over=True)
+    creation = CreationRecord("me", "a", "s", b"", "i")
+    await journal.commit([written(batch), written(creation)])
+    entry = ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d")
+    entry.pages.append(page)
+    entry.closing.append(deleted(creation))
+    await finished(entry)
+    await journal.commit()
+    owned = read_records(book.store.load())[0]["me"]
+    assert (owned.batches, owned.creations) == ([batch], {})
+    assert page.release("b") != ()

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.api.conftest import listening
+from tests.api.conftest import Running, listening
 from tests.api.doors import Door, Switch
 from tests.api.driving import datum, stalled, step, train
 from tests.api.sdk_calls import logprobs, message, result, send
@@ -31,14 +31,17 @@ class Runs:
         self.door = door
         self.switch = switch
         self.store = MemoryStore()
+        self._running: list[Running] = []
 
-    async def first(self, **sections: object):
-        return await self._start(self._url, store=self.store, **sections)
+    async def first(self, **sections: object) -> Running:
+        self._running.append(await self._start(self._url, store=self.store, **sections))
+        return self._running[-1]
 
-    async def second(self, **sections: object):
-        """Begins with what the journal holds now."""
+    async def second(self, **sections: object) -> Running:
+        """Begins with all that the journal has been told so far."""
+        await self._running[-1].proxy.services.accounts.of_default().tools.book.journal.commit()
         self.store = MemoryStore(self.store.records)
-        return await self._start(self._url, store=self.store, **sections)
+        return await self.first(**sections)
 
     def sent(self, model_id: str) -> int:
         """How many `forward_backward` requests of a model came to the sandbox."""
@@ -171,7 +174,8 @@ async def test_a_large_call_is_cut_as_before_though_the_limits_are_others(runs) 
     runs.switch.keep_results()
     data = [datum(n) for n in range(5)]
     cut_off = asyncio.ensure_future(train(first, model_id, data, idempotency_key="k"))
-    while runs.sent(model_id) < 3:
+    model = first.proxy.services.accounts.of_default().models[model_id]
+    while model.driver.lane.owed < 3:
         await asyncio.sleep(0.001)
     second = await runs.second()
     repeated = asyncio.ensure_future(train(second, model_id, data, idempotency_key="k"))

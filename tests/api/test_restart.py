@@ -16,7 +16,6 @@ from tests.api.driving import datum, stalled, step, train
 from tests.api.sdk_calls import logprobs, message, result, send
 from tests.api.test_sdk_lane import made_by_sdk
 from tinkex_proxy.core.outcome import Outcome
-from tinkex_proxy.runtime.records import read_records
 from tinkex_proxy.runtime.store import Kind, MemoryStore
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
@@ -307,21 +306,16 @@ async def test_a_model_that_an_sdk_was_making_has_a_lane(runs) -> None:
 
 
 async def test_a_session_that_ended_meanwhile_takes_its_models_along(runs) -> None:
-    first = await runs.first(upstream={"heartbeat_interval_s": 0.05})
+    first = await runs.first()
     model_id = await first.create()
-    before = runs.store
-    runs.store = MemoryStore(before.records)
-    await first.client.delete("/sandbox/sessions")
-    second = await runs.second(upstream={"heartbeat_interval_s": 0.05})
-    account = second.proxy.services.accounts.of_default()
-    account.session.lost(account.session.current, "its heartbeat was answered 410")
+    second = await runs.second()
+    session = second.proxy.services.accounts.of_default().session
+    session.lost(session.current, "its heartbeat was answered 410")
     answer = await train(second, model_id, [datum(1)])
     assert answer.json()["code"] == "model_gone"
-    await asyncio.sleep(0)
-    owners, _ = read_records(runs.store.load())
-    while owners and owners["none"].models:
-        await asyncio.sleep(0.001)
-        owners, _ = read_records(runs.store.load())
+    third = await runs.second()
+    assert (await third.client.get("/v1/models")).json() == {"models": []}
+    assert {kind for kind, _ in runs.store.records} == {Kind.FACT}
 
 
 async def test_a_deleted_model_is_not_there_after_a_restart(runs) -> None:

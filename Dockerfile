@@ -23,12 +23,16 @@ RUN /opt/build/bin/hatchling build -t wheel -d /dist \
 
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tinkex
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tinkex \
+ && install -d -o 10001 -g 10001 -m 0700 /var/lib/tinkex-proxy
 COPY --from=build /opt/tinkex-proxy /opt/tinkex-proxy
 # Inside a container loopback is nobody's: publish the port to 127.0.0.1 on the host instead.
 ENV PATH=/opt/tinkex-proxy/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    TINKEX_PROXY_STATE_DIR=/var/lib/tinkex-proxy \
     TINKEX_PROXY_SERVER__HOST=0.0.0.0
+# The journal: models, calls and answers outlast the container that holds them.
+VOLUME /var/lib/tinkex-proxy
 USER 10001:10001
 EXPOSE 8465
 HEALTHCHECK --interval=15s --timeout=5s --start-period=5s --retries=3 \

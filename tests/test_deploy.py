@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tinkex_proxy.config import Settings, find_contradictions
+from tinkex_proxy.config.load import STATE_VARIABLE
 from tinkex_proxy.config.names import all_settings
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +135,26 @@ def test_the_image_runs_as_nobody_in_particular() -> None:
     assert int(uid) > 1000
     assert int(gid) > 1000
     assert f"--uid {uid}" in DOCKERFILE
+
+
+def test_the_journal_outlasts_what_runs_the_proxy() -> None:
+    """A volume, a folder of the unit's: where the variable says, and the proxy may write."""
+    stage = last_stage()
+    folder = "/var/lib/tinkex-proxy"
+    (environment,) = [text for word, text in stage if word == "ENV"]
+    assert f"{STATE_VARIABLE}={folder} " in environment
+    assert ("VOLUME", folder) in stage
+    assert any(f"install -d -o 10001 -g 10001 -m 0700 {folder}" in text for _, text in stage)
+    (mounted,) = COMPOSE["services"]["proxy"]["volumes"]
+    assert mounted.split(":") == [*COMPOSE["volumes"], folder]
+    (sidecar,) = POD["initContainers"]
+    (mount,), (volume,) = sidecar["volumeMounts"], POD["volumes"]
+    assert (mount["mountPath"], mount["name"]) == (folder, volume["name"])
+    size = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 2**30
+    assert size > DEFAULTS.journal.max_bytes
+    service = unit()["Service"]
+    assert service["StateDirectory"] == "tinkex-proxy"
+    assert service["Environment"] == f"{STATE_VARIABLE}=%S/tinkex-proxy"
 
 
 def test_the_image_says_whether_it_is_well() -> None:

@@ -9,6 +9,8 @@ from tinkex_proxy.runtime.events import (
     BatchLeft,
     CallEnded,
     Exchange,
+    JournalFailed,
+    JournalWritten,
     ModelsLost,
     Note,
     Transition,
@@ -31,6 +33,8 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
         BatchLeft("m", 4, "alone", 1, 0, 0.0),
         Transition("b", State.CLOSED, State.OPEN, "x"),
         ModelsLost("s", 3, "x"),
+        JournalWritten(7, 0.002),
+        JournalFailed("the disk is full"),
         Note("info", "nothing to count"),
     ):
         metrics.on_event(event)
@@ -46,6 +50,11 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
     moved = {"breaker": "b", "from": "closed", "to": "open"}
     assert value("tinkex_proxy_circuit_breaker_transitions_total", moved) == 1
     assert value("tinkex_proxy_models_lost_total") == 3
+    assert value("tinkex_proxy_journal_records_total") == 7
+    assert value("tinkex_proxy_journal_write_duration_seconds_count") == 1
+    assert value("tinkex_proxy_journal_failing") == 1
+    metrics.on_event(JournalWritten(1, 0.001))
+    assert value("tinkex_proxy_journal_failing") == 0
 
 
 def test_the_ladder_reaches_from_a_millisecond_to_a_training_call() -> None:

@@ -36,7 +36,7 @@ from tinkex_proxy.config.sections import (
     UpstreamSettings,
 )
 
-__all__ = ["Settings", "environment_without_settings"]
+__all__ = ["STATE_VARIABLE", "Settings", "environment_without_settings"]
 
 FILE_VARIABLE: Final = "TINKEX_PROXY_CONFIG"
 STATE_VARIABLE: Final = "TINKEX_PROXY_STATE_DIR"

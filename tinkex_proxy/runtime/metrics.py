@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, StateSetMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -24,6 +24,8 @@ from tinkex_proxy.runtime.events import (
     CallEnded,
     Event,
     Exchange,
+    JournalFailed,
+    JournalWritten,
     ModelsLost,
     Transition,
 )
@@ -104,6 +106,22 @@ class Metrics:
             "Models that died with their upstream session.",
             registry=registry,
         )
+        self._journal_records = Counter(
+            "tinkex_proxy_journal_records",
+            "Records written to the journal.",
+            registry=registry,
+        )
+        self._journal_seconds = Histogram(
+            "tinkex_proxy_journal_write_duration_seconds",
+            "Time to write one group of records, until they outlast the process.",
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self._journal_failing = Gauge(
+            "tinkex_proxy_journal_failing",
+            "Whether the journal cannot be written.",
+            registry=registry,
+        )
 
     def on_event(self, event: Event) -> None:
         """Count one record."""
@@ -128,6 +146,12 @@ class Metrics:
                 self._forget(event.breaker)
             case ModelsLost():
                 self._lost.inc(event.models)
+            case JournalWritten():
+                self._journal_records.inc(event.records)
+                self._journal_seconds.observe(event.duration_s)
+                self._journal_failing.set(0)
+            case JournalFailed():
+                self._journal_failing.set(1)
             case _:
                 pass
 

@@ -40,7 +40,7 @@ from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, St
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener
-from tinkex_proxy.runtime.metrics import Metrics, StateCollector
+from tinkex_proxy.runtime.metrics import JournalMetrics, Metrics, StateCollector
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
@@ -112,7 +112,7 @@ def build(settings: Settings, *, clock: Clock | None = None, store: Store | None
     )
     listeners: list[Listener] = [LogListener(), feed]
     if settings.metrics.enabled:
-        listeners.append(Metrics(registry))
+        listeners += [Metrics(registry), JournalMetrics(registry)]
     hub = Hub(
         listeners,
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),

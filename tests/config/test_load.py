@@ -12,7 +12,12 @@ WriteToml = Callable[[str], Path]
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TINKER_API_KEY", "TINKER_BASE_URL", "TINKEX_PROXY_CONFIG"):
+    for name in (
+        "TINKER_API_KEY",
+        "TINKER_BASE_URL",
+        "TINKEX_PROXY_CONFIG",
+        "TINKEX_PROXY_STATE_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -15,7 +15,7 @@ from tinkex_proxy.runtime.events import (
     Note,
     Transition,
 )
-from tinkex_proxy.runtime.metrics import DURATION_BUCKETS, Metrics, StateCollector
+from tinkex_proxy.runtime.metrics import DURATION_BUCKETS, JournalMetrics, Metrics, StateCollector
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def registry() -> CollectorRegistry:
 
 
 def test_every_event_is_counted_under_its_labels(registry) -> None:
-    metrics = Metrics(registry)
+    listeners = [Metrics(registry), JournalMetrics(registry)]
     for event in (
         CallEnded("forward", "ok", 0.5),
         Exchange("poll", 408, Outcome.SUCCESS, 0.1),
@@ -37,7 +37,8 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
         JournalFailed("the disk is full"),
         Note("info", "nothing to count"),
     ):
-        metrics.on_event(event)
+        for listener in listeners:
+            listener.on_event(event)
     value = registry.get_sample_value
     assert value("tinkex_proxy_calls_total", {"operation": "forward", "code": "ok"}) == 1
     poll = {"operation": "poll", "code_class": "4xx", "outcome": "success"}
@@ -53,7 +54,7 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
     assert value("tinkex_proxy_journal_records_total") == 7
     assert value("tinkex_proxy_journal_write_duration_seconds_count") == 1
     assert value("tinkex_proxy_journal_failing") == 1
-    metrics.on_event(JournalWritten(1, 0.001))
+    listeners[1].on_event(JournalWritten(1, 0.001))
     assert value("tinkex_proxy_journal_failing") == 0
 
 

@@ -30,7 +30,7 @@ from tinkex_proxy.runtime.events import (
     Transition,
 )
 
-__all__ = ["DURATION_BUCKETS", "Metrics", "StateCollector"]
+__all__ = ["DURATION_BUCKETS", "JournalMetrics", "Metrics", "StateCollector"]
 
 DURATION_BUCKETS: Final = tuple(round(0.001 * 2 ** (step / 2), 6) for step in range(41))
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -106,22 +106,6 @@ class Metrics:
             "Models that died with their upstream session.",
             registry=registry,
         )
-        self._journal_records = Counter(
-            "tinkex_proxy_journal_records",
-            "Records written to the journal.",
-            registry=registry,
-        )
-        self._journal_seconds = Histogram(
-            "tinkex_proxy_journal_write_duration_seconds",
-            "Time to write one group of records, until they outlast the process.",
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
-        self._journal_failing = Gauge(
-            "tinkex_proxy_journal_failing",
-            "Whether the journal cannot be written.",
-            registry=registry,
-        )
 
     def on_event(self, event: Event) -> None:
         """Count one record."""
@@ -146,12 +130,6 @@ class Metrics:
                 self._forget(event.breaker)
             case ModelsLost():
                 self._lost.inc(event.models)
-            case JournalWritten():
-                self._journal_records.inc(event.records)
-                self._journal_seconds.observe(event.duration_s)
-                self._journal_failing.set(0)
-            case JournalFailed():
-                self._journal_failing.set(1)
             case _:
                 pass
 
@@ -160,6 +138,44 @@ class Metrics:
             for after in afters:
                 with contextlib.suppress(KeyError):  # it has not made this move
                     self._transitions.remove(breaker, before.value, after.value)
+
+
+class JournalMetrics:
+    """Counts what the journal writes.
+
+    Args:
+        registry: where the series are kept.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records = Counter(
+            "tinkex_proxy_journal_records",
+            "Records written to the journal.",
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tinkex_proxy_journal_write_duration_seconds",
+            "Time to write one group of records, until they outlast the process.",
+            buckets=DURATION_BUCKETS,
+            registry=registry,
+        )
+        self._failing = Gauge(
+            "tinkex_proxy_journal_failing",
+            "Whether the journal cannot be written.",
+            registry=registry,
+        )
+
+    def on_event(self, event: Event) -> None:
+        """Count one record."""
+        match event:
+            case JournalWritten():
+                self._records.inc(event.records)
+                self._seconds.observe(event.duration_s)
+                self._failing.set(0)
+            case JournalFailed():
+                self._failing.set(1)
+            case _:
+                pass
 
 
 class StateCollector(Collector):

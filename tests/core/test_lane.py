@@ -265,3 +265,24 @@ class LaneLaws(RuleBasedStateMachine):
 
 LaneLaws.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLaneLaws = LaneLaws.TestCase
+
+
+def test_a_number_used_ahead_of_its_turn_is_passed_over() -> None:
+    lane = Lane(Limits(idle_s=0.0))
+    assert (lane.next_seq, lane.ahead) == (1, 2)
+    lane.use(2)
+    assert lane.ahead == 3
+    lane.use(3)
+    lane.add(Item(id=1, key=None), 0.0)
+    assert lane.poll(0.0).seq_id == 1
+    lane.admitted()
+    assert (lane.next_seq, lane.ahead) == (4, 5)
+
+
+def test_a_number_used_ahead_is_passed_over_by_one_that_is_outnumbered_too() -> None:
+    lane = Lane(Limits(idle_s=0.0))
+    lane.use(2)
+    lane.add(Item(id=1, key=None), 0.0)
+    assert lane.poll(0.0).seq_id == 1
+    lane.outnumbered()
+    assert lane.poll(0.0).seq_id == 3

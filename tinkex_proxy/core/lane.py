@@ -15,6 +15,9 @@ A lane may begin where an earlier run of the program left off: with answers owed
 on the wire of which nobody knows whether the upstream has it. Nothing else leaves before that is
 known.
 
+A number may be used ahead of its turn, by a request of the lane's driver that is nobody's call;
+the count passes over it.
+
 `Lane` decides; it never sleeps, sends or reads a clock.
 """
 
@@ -58,6 +61,7 @@ class Lane:
         self._on_wire: tuple[Batch, tuple[Waiting, ...]] | None = None
         self._owed = 0
         self._draining = False
+        self._used: set[int] = set()
 
     @property
     def next_seq(self) -> int:
@@ -152,7 +156,7 @@ class Lane:
     def admitted(self) -> None:
         """The upstream took the submit on the wire: its number is used, its answer is owed."""
         self._off_wire()
-        self._next_seq += 1
+        self._count()
         self._owed += 1
 
     def settled(self) -> None:
@@ -182,8 +186,20 @@ class Lane:
         again, before all else, under the next number.
         """
         _, waiting = self._off_wire()
-        self._next_seq += 1
+        self._count()
         self._halves.appendleft(waiting)
+
+    def use(self, number: int) -> None:
+        """Pass over a number that a request of the driver's own has used."""
+        self._used.add(number)
+
+    @property
+    def ahead(self) -> int:
+        """The first number after the next one that is not used."""
+        number = self._next_seq + 1
+        while number in self._used:
+            number += 1
+        return number
 
     def close(self) -> Sequence[Item]:
         """Empty the queue; give what had not left."""
@@ -192,6 +208,11 @@ class Lane:
         self._halves.clear()
         self._queue.clear()
         return left
+
+    def _count(self) -> None:
+        """The next number is used."""
+        self._next_seq = self.ahead
+        self._used = {number for number in self._used if number > self._next_seq}
 
     def _decide(self, now: float) -> Decision:
         if not self._queue:

@@ -98,6 +98,16 @@ def test_the_slower_of_two_speeds_counts() -> None:
     assert decided(Slow(bytes_per_s=9), Slow(bytes_per_s=5))[0].bytes_per_s == 5
 
 
+def test_a_body_is_slow_in_the_direction_that_is_meant() -> None:
+    answer, request = Slow(bytes_per_s=9), Slow(bytes_per_s=8, body="request")
+    assert decided(request) == [Decision(request_bytes_per_s=8)]
+    assert decided(answer, request) == [Decision(bytes_per_s=9, request_bytes_per_s=8)]
+    both = Slow(bytes_per_s=5, body="both")
+    assert decided(both, answer, request) == [Decision(bytes_per_s=5, request_bytes_per_s=5)]
+
+
 def test_a_request_can_be_delivered_twice() -> None:
-    assert decided(Duplicate(path="submits")) == [NOTHING]
-    assert decided(Duplicate(path="submits"), path=SUBMIT) == [Decision(twice=True)]
+    twice = Duplicate(path="submits")
+    assert decided(twice) == [NOTHING]
+    assert decided(twice, path=SUBMIT) == [Decision(again=twice)]
+    assert decided(Duplicate(lag_s=3), Duplicate())[0].again == Duplicate(lag_s=3)

@@ -39,6 +39,8 @@ def test_every_kind_is_known_by_its_name() -> None:
         ("lost:hold_s=0", "hold_s is 0.0; it must be more than 0"),
         ("slow", "slow: Object missing required field `bytes_per_s`"),
         ("slow:bytes_per_s=0", "bytes_per_s is 0.0; it must be more than 0"),
+        ("slow:bytes_per_s=9,body=x", r"slow: Invalid enum value 'x' - at `\$.body`"),
+        ("duplicate:lag_s=-1", "lag_s is -1.0; it must be at least 0"),
         ("paused:hold_s=-1", "hold_s is -1.0; it must be at least 0"),
         ("paused:state=active", "Invalid enum value 'active'"),
     ],

@@ -107,6 +107,28 @@ async def test_a_duplicate_can_be_lost_too() -> None:
     assert injected.app.bodies == [b"abc", b"abc"]
 
 
+async def test_a_late_duplicate_comes_after_the_answer() -> None:
+    injected = Injected(Duplicate(lag_s=3))
+    assert (await injected.post(b"abc")).content == ANSWER
+    assert injected.app.bodies == [b"abc", b"abc"]
+    assert injected.slept == [3]
+    assert [m["type"] for m in injected.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_late_duplicate_comes_though_the_first_answer_was_an_error() -> None:
+    injected = Injected(Duplicate(lag_s=3), Error(when="after"))
+    assert (await injected.post(b"abc")).status_code == 503
+    assert injected.app.bodies == [b"abc", b"abc"]
+
+
+async def test_a_slow_request_is_taken_in_at_its_speed_and_acted_on() -> None:
+    injected = Injected(Slow(bytes_per_s=10, body="request"))
+    assert (await injected.post(b"abcde")).content == ANSWER
+    assert sum(injected.slept) == pytest.approx(0.5)
+    assert injected.app.bodies == [b"abcde"]
+    assert len([m for m in injected.sent if m["type"] == "http.response.body"]) == 1
+
+
 async def test_a_slow_body_comes_in_pieces_with_pauses() -> None:
     injected = Injected(Slow(bytes_per_s=300))
     answer = await injected.post()

@@ -33,17 +33,19 @@ class Decision:
         delay_s: wait so long first.
         expire: end all sessions then.
         instead: give this and do not act.
-        twice: act twice.
+        again: act twice, the second time as this says.
         afterwards: act, then give this and not the answer.
         bytes_per_s: how fast the answer's body goes out; None is as fast as it can.
+        request_bytes_per_s: how fast the request's body is taken in; None is as fast as it comes.
     """
 
     delay_s: float = 0.0
     expire: bool = False
     instead: Error | Reset | Lost | Paused | None = None
-    twice: bool = False
+    again: Duplicate | None = None
     afterwards: Error | Reset | Lost | None = None
     bytes_per_s: float | None = None
+    request_bytes_per_s: float | None = None
 
 
 NOTHING = Decision()
@@ -93,12 +95,18 @@ def _composed(struck: Sequence[Fault], delay_s: float) -> Decision:
         for f in struck
         if isinstance(f, Paused) or (isinstance(f, Error | Reset | Lost) and f.when == "before")
     ]
-    speeds = [f.bytes_per_s for f in struck if isinstance(f, Slow)]
+    copies = [f for f in struck if isinstance(f, Duplicate)]
     return Decision(
         delay_s=delay_s,
         expire=any(isinstance(f, Expire) for f in struck),
         instead=refusals[0] if refusals else None,
-        twice=any(isinstance(f, Duplicate) for f in struck),
+        again=copies[0] if copies else None,
         afterwards=answers[0] if answers else None,
-        bytes_per_s=min(speeds, default=None),
+        bytes_per_s=_slowest(struck, "answer"),
+        request_bytes_per_s=_slowest(struck, "request"),
     )
+
+
+def _slowest(struck: Sequence[Fault], body: str) -> float | None:
+    slow = [f for f in struck if isinstance(f, Slow) and f.body in {body, "both"}]
+    return min((f.bytes_per_s for f in slow), default=None)

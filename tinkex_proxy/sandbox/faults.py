@@ -148,13 +148,26 @@ class Lost(_Common, frozen=True, tag="lost", tag_field="kind"):
 
 
 class Duplicate(_Common, frozen=True, tag="duplicate", tag_field="kind"):
-    """Deliver the request twice, as a gateway that repeats does; the second answer is given."""
+    """Deliver the request twice, as a gateway that repeats does; the second answer is given.
+
+    With `lag_s` the first answer is given, and the copy comes so long after it: requests that were
+    sent later overtake it.
+    """
+
+    lag_s: float = 0.0
+
+    @override
+    def __post_init__(self) -> None:
+        """Refuse a copy that comes before its original."""
+        super().__post_init__()
+        _at_least("lag_s", self.lag_s, 0)
 
 
 class Slow(_Common, frozen=True, tag="slow", tag_field="kind"):
-    """Send the answer's body no faster than so many bytes a second."""
+    """Send the answer's body, take the request's, or both, at so many bytes a second."""
 
     bytes_per_s: float
+    body: Literal["answer", "request", "both"] = "answer"
 
     @override
     def __post_init__(self) -> None:

@@ -58,6 +58,8 @@ class FaultInjector:
             await self._sleep(decision.delay_s)
         if decision.expire:
             self._expire()
+        if decision.request_bytes_per_s is not None:
+            receive = self._unhurried(receive, decision.request_bytes_per_s)
         if decision.instead is not None:
             # It comes whole, or the client would see its own sending fail instead.
             receive = _given(await _whole_body(receive), receive)
@@ -66,20 +68,31 @@ class FaultInjector:
             await self._act(decision, scope, receive, send)
 
     async def _act(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
-        if decision.twice:
-            body = await _whole_body(receive)
+        again = decision.again
+        if again is None:
+            await self._act_once(decision, scope, receive, send)
+            return
+        body = await _whole_body(receive)
+        if again.lag_s == 0:
             await self._app(dict(scope), _given(body, receive), _dropped)
-            receive = _given(body, receive)
+        await self._act_once(decision, scope, _given(body, receive), send)
+        if again.lag_s > 0:
+            await self._sleep(again.lag_s)
+            await self._app(dict(scope), _given(body, receive), _dropped)
+
+    async def _act_once(
+        self, decision: Decision, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         afterwards = decision.afterwards
         if decision.bytes_per_s is not None:
             send = self._paced(send, decision.bytes_per_s)
         if isinstance(afterwards, Reset) and afterwards.when == "midway":
-            await self._app(scope, receive, _halved(scope, receive, send))
+            await self._app(dict(scope), receive, _halved(scope, receive, send))
         elif afterwards is not None:
             await self._app(dict(scope), receive, _dropped)
             await self._give(afterwards, scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self._app(dict(scope), receive, send)
 
     async def _give(
         self, fault: Error | Reset | Lost | Paused, scope: Scope, receive: Receive, send: Send
@@ -95,6 +108,16 @@ class FaultInjector:
                 answer = _pause(fault, await _whole_body(receive))
                 await self._sleep(fault.hold_s)
                 await answer(scope, receive, send)
+
+    def _unhurried(self, receive: Receive, bytes_per_s: float) -> Receive:
+        """Take a body in slowly; the server lets the sender wait while more of it is pending."""
+
+        async def slowly() -> Message:
+            message = await receive()
+            await self._sleep(len(message.get("body", b"")) / bytes_per_s)
+            return message
+
+        return slowly
 
     def _paced(self, send: Send, bytes_per_s: float) -> Send:
         size = max(1, int(bytes_per_s / PIECES_PER_S))

@@ -174,7 +174,7 @@ def build(settings: Settings, *, clock: Clock | None = None, store: Store | None
     )
     readiness = Readiness()
     operations = _operations(settings, services, readiness, registry, feed)
-    registry.register(_states(services, operations))
+    registry.register(_states(services, operations, tasks))
     app = make_app(
         operations,
         [
@@ -310,7 +310,7 @@ def _operations(
     )
 
 
-def _states(services: Services, operations: Operations) -> StateCollector:
+def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCollector:
     accounts, ledger = services.accounts, services.ledger
 
     def alive() -> float:
@@ -329,6 +329,10 @@ def _states(services: Services, operations: Operations) -> StateCollector:
             "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),
             "tinkex_proxy_lane_depth": ("Calls that have not left their lane.", depth),
             "tinkex_proxy_inflight_calls": ("Plain calls not answered.", lambda: ledger.running),
+            "tinkex_proxy_tasks": (
+                "Background tasks. A proxy at rest has one for each session, its heartbeat.",
+                lambda: len(tasks),
+            ),
         },
         {"version": str(operations.version["version"]), "python": platform.python_version()},
     )

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 
 from tinkex_proxy.api.app import _METHODS
@@ -50,6 +51,24 @@ async def test_lanes_version_and_config(proxy) -> None:
     assert (version["transport"], version["upstream_flavours"]) == ("pyqwest", ["protobuf"])
     config = (await proxy.client.get("/config")).json()
     assert config["batching"]["max_batch_size"] == 10
+
+
+async def test_a_proxy_at_rest_has_a_heartbeat_for_each_session_and_nothing_else(proxy) -> None:
+    """A task that is left over would show in `tinkex_proxy_tasks`, which is read when asked for."""
+
+    async def come_to(wanted: float) -> None:
+        """An answer is sent before the last task has wound up; one that stays fails the test."""
+        async with asyncio.timeout(20):
+            while f"tinkex_proxy_tasks {wanted}" not in (await proxy.client.get("/metrics")).text:
+                await asyncio.sleep(0)
+
+    await come_to(0.0)
+    model_id = await proxy.create()
+    datum = {"tokens": [1, 2], "targets": [2, 3]}
+    for path, body in [("forward_backward", {"data": [datum]}), ("optim_step", {})]:
+        answer = await proxy.post(f"/v1/{path}", {"model_id": model_id, **body})
+        assert answer.status_code == 200, answer.text
+    await come_to(1.0)
 
 
 async def test_metrics_in_both_formats(proxy) -> None:

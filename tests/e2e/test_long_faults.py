@@ -1,0 +1,56 @@
+"""What takes too long for every day: an outage of a minute, and many steps through everything.
+
+With the settings that a user has, not with short ones: a breaker that opens for 30 s and 60 s, and
+callers who are told when to come back.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Ending, Stack, apart, caller, endings, stack, together
+from tests.faults.test_matrix import FAULTS
+
+OUTAGE_S = 60.0
+# Beyond the outage: the breaker's second cool-down, and the waits of those who are refused.
+PATIENCE_S = 240.0
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Stack]:
+    with stack(tmp_path) as up:
+        yield up
+
+
+async def train(running: Stack, steps: int) -> list[Ending]:
+    """Eight trainers on eight models and eight on one, at the same time."""
+    async with caller(running.proxy.url, patience_s=PATIENCE_S) as persistent:
+        ran = await asyncio.gather(apart(persistent, steps), together(persistent, steps))
+    return [ending for done in ran for ending in endings(done, running.sandbox)]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"kind": "reset"}, {"kind": "error", "status": 503}], ids=["resets", "503"]
+)
+async def test_training_survives_an_outage_of_a_minute(
+    running: Stack, fault: dict[str, object]
+) -> None:
+    steps = 40
+    undisturbed = await train(running, steps)
+    running.faults({**fault, "from_s": 1.0, "for_s": OUTAGE_S})
+    assert await train(running, steps) == undisturbed
+    assert running.hits() > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_steps_through_everything_end_as_undisturbed_ones(
+    running: Stack, seed: int
+) -> None:
+    steps = 20
+    undisturbed = await train(running, steps)
+    shorter = [fault for fault in FAULTS["all of it"] if fault["kind"] != "lost"]
+    running.faults(*shorter, {"kind": "lost", "rate": 0.01, "hold_s": 1.0}, seed=seed)
+    assert await train(running, steps) == undisturbed
+    assert running.hits() > 0

@@ -5,12 +5,13 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e bench-startup lock clean
+.PHONY: help run test e2e soak bench-startup lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
 	@echo "make test     lint, types, import rules, tests with coverage"
 	@echo "make e2e      the same calls against SkyRL's Tinker server"
+	@echo "make soak     train through random faults (SECONDS=600, SEED=1, KILLS=1: and kill -9, WRITE=1: note the figures)"
 	@echo "make lock     resolve the dependencies again (UPGRADE=1: to their newest versions)"
 
 # The environment is exactly what was tested: versions and hashes from the lock file, this project on top.
@@ -38,6 +39,11 @@ test: $(READY)
 
 e2e: $(READY)
 	$(BIN)/python -m pytest tests/e2e -s -p no:cacheprovider -o faulthandler_timeout=0
+
+soak: SECONDS ?= 600
+soak: SEED ?= 1
+soak: $(READY)
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) $(if $(KILLS),--kills) $(if $(WRITE),--write)
 
 # Not part of the checks: a shared machine's clock is no judge.
 bench-startup: $(READY)

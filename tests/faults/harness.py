@@ -242,10 +242,18 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(url: str, *, patience_s: float = PATIENCE_S) -> AsyncIterator[Caller]:
-    """A caller with connections of its own."""
+async def caller(
+    url: str, *, patience_s: float = PATIENCE_S, each_s: float | None = None
+) -> AsyncIterator[Caller]:
+    """A caller with connections of its own.
+
+    Args:
+        url: of the proxy.
+        patience_s: for one call with all its repetitions.
+        each_s: after so long it hangs up on an answer and repeats the call; None: it waits.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    timeout = httpx.Timeout(patience_s, connect=5.0)
+    timeout = httpx.Timeout(each_s or patience_s, connect=5.0)
     async with httpx.AsyncClient(
         base_url=url, timeout=timeout, limits=limits, trust_env=False
     ) as client:

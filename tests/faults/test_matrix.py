@@ -83,6 +83,18 @@ async def test_a_run_through_a_frozen_upstream_ends_as_an_undisturbed_one(
     assert endings(done, faulty.sandbox) == undisturbed[program]
 
 
+@pytest.mark.parametrize("program", [apart, together])
+async def test_callers_who_hang_up_and_come_again_have_trained_once(
+    program: Program, faulty: Stack, undisturbed: Undisturbed
+) -> None:
+    """Before its call has left it is taken back, after that it counts: once, either way."""
+    faulty.faults({"kind": "latency", "jitter_s": 0.2})
+    async with caller(faulty.proxy.url, each_s=0.1) as impatient:
+        done = await program(impatient, STEPS)
+        assert impatient.repeated > 0
+    assert endings(done, faulty.sandbox) == undisturbed[program]
+
+
 async def _breaker_opens(stack: Stack) -> None:
     async with asyncio.timeout(30), httpx.AsyncClient(base_url=stack.proxy.url) as client:
         while True:

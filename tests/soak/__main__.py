@@ -30,6 +30,8 @@ PROXY = (
 )
 # Beyond every wait between repetitions that is left over from the last outage.
 PATIENCE_S = 90.0
+# Sooner than many an answer in bad weather.
+HANGS_UP_S = 0.1
 KILL_EVERY_S = (10.0, 20.0)
 
 
@@ -58,8 +60,11 @@ async def power_cuts(up: Stack, soak: Soak) -> None:
 async def trained(up: Stack, logs: Path, rounds: Sequence[int] | None, soak: Soak) -> list[Program]:
     """Run all programs: through the weather, or for so many rounds undisturbed."""
     stop = asyncio.Event()
-    async with caller(up.proxy.url, patience_s=PATIENCE_S) as persistent:
-        all_of_them = programs(persistent, up.proxy.url, logs)
+    async with (
+        caller(up.proxy.url, patience_s=PATIENCE_S) as persistent,
+        caller(up.proxy.url, patience_s=PATIENCE_S, each_s=HANGS_UP_S) as impatient,
+    ):
+        all_of_them = programs(persistent, impatient, up.proxy.url, logs)
         wanted: Sequence[int | None] = rounds or [None] * len(all_of_them)
         going = [
             asyncio.create_task(one.run(stop, most))
@@ -71,7 +76,7 @@ async def trained(up: Stack, logs: Path, rounds: Sequence[int] | None, soak: Soa
         ended = await asyncio.gather(*going, return_exceptions=True)
         for one, how in zip(all_of_them, ended, strict=True):
             soak.hold(f"{one.name}: {how!r}", kept=how is None)
-        soak.repeated += persistent.repeated
+        soak.repeated += persistent.repeated + impatient.repeated
     return all_of_them
 
 

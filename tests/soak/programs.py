@@ -62,6 +62,12 @@ class Plain(Program):
         await training.step()
 
 
+class Impatient(Plain):
+    """Hangs up on a slow answer, and comes again."""
+
+    name = "hanging up"
+
+
 class Shared(Program):
     """Four callers on one model."""
 
@@ -192,11 +198,18 @@ async def _ended_or_told(child: Process, stop: asyncio.Event) -> None:
     told.cancel()
 
 
-def programs(caller: Caller, url: str, logs: Path) -> list[Program]:
-    """Those of a soak."""
+def programs(caller: Caller, impatient: Caller, url: str, logs: Path) -> list[Program]:
+    """Those of a soak.
+
+    Args:
+        caller: waits for its answers.
+        impatient: hangs up after a moment, and repeats the call.
+        url: of the proxy.
+        logs: directory for logs.
+    """
     return [
         Plain(caller, 0),
-        Plain(caller, 1),
+        Impatient(impatient, 1),
         Shared(caller, 2),
         Deferred(caller, 10),
         Batched(caller, 20),

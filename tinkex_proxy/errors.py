@@ -44,14 +44,15 @@ class ProxyError(Exception):
 
     Attributes:
         detail: one or two sentences for a person; never a secret, never a stack trace.
-        retryable: whether the same call may be sent again as it is, and could then succeed.
+        retryable: whether the same call may be sent again as it is, and could then succeed; a
+            class says what usually holds, and whoever knows better sets it.
         retry_after_s: seconds worth waiting before that, or None where waiting does not help.
         pointer: RFC 6901 JSON pointer to the offending field of the body, or None.
         upstream_said: status and text of the upstream's own refusal, where that is what this is.
     """
 
     code: ClassVar[str] = "internal_error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     upstream_said: tuple[int, str] | None = None
 
     def __init__(

@@ -22,15 +22,18 @@ async def test_a_question_without_fields_is_a_get(bench, reply) -> None:
 )
 async def test_three_faults_are_told(bench, fault, error) -> None:
     upstream, transport = bench.upstream(lambda _: fault)
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         await query(upstream, bench.clock, "/x", {})
     assert len(transport.requests) == 3
+    assert caught.value.retryable
 
 
 async def test_three_5xx_are_told(bench, reply) -> None:
     upstream, _ = bench.upstream(lambda _: reply(503))
-    with pytest.raises(UpstreamFault, match="503"):
+    with pytest.raises(UpstreamFault, match="503") as caught:
         await query(upstream, bench.clock, "/x", {})
+    assert caught.value.retryable
+    assert not UpstreamFault("of a call that may have run").retryable
 
 
 @pytest.mark.parametrize(

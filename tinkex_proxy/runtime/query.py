@@ -33,6 +33,10 @@ async def query(
 ) -> Response:
     """POST `fields` as JSON (or GET when there are none) and give the answer, below 500.
 
+    What it raises is retryable: a call that had to ask something first has not begun, so that the
+    same call may come again. Without that a call made in an outage would be lost, and its
+    Idempotency-Key with it.
+
     Raises:
         CircuitOpen: the breaker is open.
         UpstreamUnreachable: no connection.
@@ -60,6 +64,7 @@ async def query(
         if attempt < ATTEMPTS - 1:
             draw = random.random()  # noqa: S311 - jitter, not a secret
             await clock.sleep(_BACKOFF.delay_s(attempt, draw, floor_s=floor_s))
+    failure.retryable = True
     raise failure
 
 

@@ -11,11 +11,13 @@ from tinkex_proxy.wire.datum import Flavour
     ("json", "protobuf", "flavour"),
     [
         (415, None, Flavour.PROTOBUF),  # SkyRL 0.4.0
-        (422, 500, Flavour.JSON),  # SkyRL 0.3.0
         (422, 415, Flavour.JSON),
         (422, 404, Flavour.PROTOBUF),  # takes both: what its own SDK sends
         (500, None, None),
         (422, Fault.RESET, None),
+        (422, 502, None),
+        (422, 503, None),
+        (422, 504, None),
         (Fault.CONNECT, None, None),
     ],
 )
@@ -34,6 +36,16 @@ async def test_the_flavour_is_found_out_by_requests_nobody_can_run(
         with pytest.raises(UnicodeDecodeError):
             bodies[1].decode()
     assert upstream.breaker.snapshot("u", "k")["state"] == "closed"
+
+
+async def test_a_500_is_a_flavour_only_if_it_is_always_the_answer(bench, reply) -> None:
+    """As SkyRL 0.3.0 gives it. A bad day's 500 must not decide how lost answers are treated."""
+    always, transport = bench.upstream([reply(422)] + [reply(500)] * 5)
+    assert await ask_flavour(always) is Flavour.JSON
+    assert len(transport.requests) == 6
+    for last, flavour in [(404, Flavour.PROTOBUF), (415, Flavour.JSON), (502, None)]:
+        at_times, _ = bench.upstream([reply(422)] + [reply(500)] * 4 + [reply(last)])
+        assert await ask_flavour(at_times) is flavour
 
 
 async def test_limits_are_the_upstreams_or_the_sdks(bench, reply) -> None:

@@ -133,6 +133,11 @@ class Stack:
         """Let the upstream end every session now, and every model with it."""
         httpx.delete(self.sandbox.url + "/sandbox/sessions", trust_env=False).raise_for_status()
 
+    def flavours(self) -> list[str]:
+        """Which bodies the proxy has found the upstream to take."""
+        answer = httpx.get(self.proxy.url + "/version", trust_env=False)
+        return list(answer.json()["upstream_flavours"])
+
     def close_breakers(self) -> None:
         """Let nothing of the last case's outage be left for the next."""
         with httpx.Client(base_url=self.proxy.url, trust_env=False) as client:
@@ -147,14 +152,14 @@ def stack(
     """Run both for the time of the block.
 
     Args:
-        directory: for their logs, and for the proxy's state.
+        directory: for their logs, and for the proxy's journal.
         sandbox: further options.
         proxy: further options.
     """
     upstream = Process("sandbox", *sandbox, log=directory / "sandbox.log").start()
     try:
-        base_url = ("--upstream.base-url", upstream.url)
-        front = Process("serve", *base_url, *proxy, log=directory / "proxy.log").start()
+        fixed = ("--upstream.base-url", upstream.url, "--journal.state-dir", str(directory))
+        front = Process("serve", *fixed, *proxy, log=directory / "proxy.log").start()
         try:
             yield Stack(upstream, front)
         finally:

@@ -160,7 +160,10 @@ class Chaos:
                 self._screen.say(f"{at:%H:%M:%S}  {moved:<21} {move.cause}")
             counts = ", ".join(f"{number} {name}" for name, number in breaker.counts.items())
             self._screen.say(f"It is {breaker.state} now. Outcomes: {counts}.")
-        self._screen.say(f"{run.refused} calls were refused meanwhile, and went again.")
+        self._screen.say(
+            f"Callers were refused {run.refused} times and called again; what was on its way the "
+            "proxy asked for again by itself."
+        )
         self._screen.say()
 
     def _shout(self, text: str) -> None:

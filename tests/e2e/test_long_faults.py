@@ -28,7 +28,7 @@ async def train(running: Stack, steps: int) -> list[Ending]:
     """Eight trainers on eight models and eight on one, at the same time."""
     async with caller(running.proxy.url, patience_s=PATIENCE_S) as persistent:
         ran = await asyncio.gather(apart(persistent, steps), together(persistent, steps))
-    return [ending for done in ran for ending in endings(done, running.sandbox)]
+    return [ending for done in ran for ending in endings(done, running)]
 
 
 @pytest.mark.parametrize(

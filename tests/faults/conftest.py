@@ -47,6 +47,6 @@ def undisturbed(running: Stack) -> Mapping[Program, Sequence[Ending]]:
     async def run(program: Program) -> Sequence[Ending]:
         async with caller(running.proxy.url) as calm:
             done = await program(calm, STEPS)
-        return endings(done, running.sandbox)
+        return endings(done, running)
 
     return {program: asyncio.run(run(program)) for program in (apart, together)}

@@ -8,7 +8,6 @@ with an undisturbed one: losses, counts, and the digest of the weights, bit for 
 """
 
 import asyncio
-import json
 import os
 import random
 import re
@@ -132,6 +131,13 @@ class Stack:
     def end_sessions(self) -> None:
         """Let the upstream end every session now, and every model with it."""
         httpx.delete(self.sandbox.url + "/sandbox/sessions", trust_env=False).raise_for_status()
+
+    def inspect(self, model_id: str) -> dict[str, Any]:
+        """What a model has come to, from upstream, past the proxy."""
+        path = f"{self.sandbox.url}/sandbox/models/{model_id}"
+        answer = httpx.get(path, trust_env=False)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return dict(answer.json())
 
     def flavours(self) -> list[str]:
         """Which bodies the proxy has found the upstream to take."""
@@ -340,11 +346,9 @@ class Training:
         body = {"model_id": self.model_id, "path": path, "optimizer": True}
         await self.caller.call("/v1/load_weights", body)
 
-    def ending(self, sandbox: Process) -> Ending:
-        """Look at the model from upstream, past the proxy."""
-        answer = httpx.get(f"{sandbox.url}/sandbox/models/{self.model_id}", trust_env=False)
-        assert answer.status_code == httpx.codes.OK, answer.text
-        seen = json.loads(answer.text)
+    def ending(self, up: Stack) -> Ending:
+        """How it has ended upstream."""
+        seen = up.inspect(self.model_id)
         return Ending(
             tuple(self.losses),
             seen["steps"],
@@ -357,9 +361,9 @@ class Training:
 Program = Callable[[Caller, int], Awaitable[list[Training]]]
 
 
-def endings(done: Sequence[Training], sandbox: Process) -> list[Ending]:
+def endings(done: Sequence[Training], up: Stack) -> list[Ending]:
     """How the models of a program ended, in its order."""
-    return [training.ending(sandbox) for training in done]
+    return [training.ending(up) for training in done]
 
 
 async def apart(caller: Caller, steps: int) -> list[Training]:

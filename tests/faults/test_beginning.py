@@ -40,7 +40,7 @@ async def test_callers_who_come_in_an_outage_train_once_it_is_over(
         assert fresh.hits() > 0
         fresh.faults()
         again = await program(persistent, STEPS)
-    assert endings(done, fresh.sandbox) == endings(again, fresh.sandbox)
+    assert endings(done, fresh) == endings(again, fresh)
 
 
 @pytest.mark.parametrize("status", [500, 502])
@@ -55,4 +55,4 @@ async def test_a_bad_day_is_not_taken_for_another_generation_of_upstream(
         fresh.faults()
         again = await apart(persistent, STEPS)
     assert fresh.flavours() == ["protobuf"]
-    assert endings(done, fresh.sandbox) == endings(again, fresh.sandbox)
+    assert endings(done, fresh) == endings(again, fresh)

@@ -7,10 +7,11 @@ program loads the same checkpoint into a new model at the same step.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import STEPS
+from tests.faults.conftest import SHORT, STEPS
 from tests.faults.harness import (
     TRAINERS,
     Caller,
@@ -20,6 +21,7 @@ from tests.faults.harness import (
     Training,
     caller,
     endings,
+    stack,
 )
 
 SAVED_AT = 2
@@ -66,7 +68,7 @@ async def run(stack: Stack, crews: Crews, *, midway: Midway | None) -> list[Endi
             going = [go_on(crew, *one) for crew, one in zip(crews, saved, strict=True)]
             await midway()
         done = await asyncio.gather(*going)
-    return endings(done, stack.sandbox)
+    return endings(done, stack)
 
 
 @pytest.mark.parametrize("crews", [APART, TOGETHER], ids=["apart", "together"])
@@ -82,3 +84,19 @@ async def test_who_loses_a_model_is_told_and_trains_on_from_the_last_checkpoint(
 
     assert await run(faulty, crews, midway=expire) == expected
     assert faulty.hits() == 1
+
+
+async def test_calls_that_the_upstream_had_not_yet_run_are_answered_too(tmp_path: Path) -> None:
+    """Their promises are gone with the model, and no poll will ever bring a result."""
+    with stack(tmp_path, sandbox=("--tick-ms", "1000"), proxy=SHORT) as slow:
+        async with caller(slow.proxy.url) as persistent:
+            training = await Training.begin(persistent, seed=0)
+            calls = [asyncio.create_task(training.gather([one], 0)) for one in range(TRAINERS)]
+            calls.append(asyncio.create_task(training.step()))
+            async with asyncio.timeout(30):
+                while slow.inspect(training.model_id)["requests"] < 3:  # made, trained, stepped
+                    await asyncio.sleep(0)
+            slow.end_sessions()
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+    codes = {one.code if isinstance(one, Refused) else repr(one) for one in ended}
+    assert codes <= {"model_gone", "outcome_unknown"}

@@ -64,7 +64,7 @@ async def test_a_run_through_a_fault_ends_as_an_undisturbed_one(
     async with caller(faulty.proxy.url) as persistent:
         done = await program(persistent, STEPS)
     assert faulty.hits() > 0
-    assert endings(done, faulty.sandbox) == undisturbed[program]
+    assert endings(done, faulty) == undisturbed[program]
 
 
 @pytest.mark.parametrize("program", [apart, together])
@@ -80,7 +80,7 @@ async def test_a_run_through_a_frozen_upstream_ends_as_an_undisturbed_one(
         finally:
             faulty.sandbox.thaw()
         done = await running
-    assert endings(done, faulty.sandbox) == undisturbed[program]
+    assert endings(done, faulty) == undisturbed[program]
 
 
 @pytest.mark.parametrize("program", [apart, together])
@@ -92,7 +92,7 @@ async def test_callers_who_hang_up_and_come_again_have_trained_once(
     async with caller(faulty.proxy.url, each_s=0.1) as impatient:
         done = await program(impatient, STEPS)
         assert impatient.repeated > 0
-    assert endings(done, faulty.sandbox) == undisturbed[program]
+    assert endings(done, faulty) == undisturbed[program]
 
 
 async def _breaker_opens(stack: Stack) -> None:

@@ -101,7 +101,7 @@ async def _disturb(up: Stack, soak: Soak, going: Sequence["asyncio.Task[None]"])
 
 def endings(done: Sequence[Program], up: Stack) -> list[Ending | None]:
     """How the programs' models ended."""
-    return [None if one.training is None else one.training.ending(up.sandbox) for one in done]
+    return [None if one.training is None else one.training.ending(up) for one in done]
 
 
 async def run(soak: Soak, directory: Path) -> None:

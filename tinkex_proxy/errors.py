@@ -227,6 +227,14 @@ class UpstreamFailed(ProxyError):
 
 
 class OutcomeUnknown(ProxyError):
-    """The request went out and no answer came; it may or may not have run."""
+    """The request went out and no answer came; it may or may not have run.
+
+    Attributes:
+        forgotten: whether that is because the upstream no longer knows the request.
+    """
 
     code = "outcome_unknown"
+
+    def __init__(self, detail: str, *, forgotten: bool = False) -> None:
+        super().__init__(detail)
+        self.forgotten = forgotten

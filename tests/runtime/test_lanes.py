@@ -319,3 +319,15 @@ async def test_an_sdk_learns_when_its_call_is_admitted_and_gets_the_upstreams_an
     answer = await second.answer
     assert isinstance(answer, Response)
     assert msgspec.json.decode(answer.body) == {"type": "optim_step", "seq": 2}
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_promise_that_is_gone_is_so_with_its_model_or_without(
+    driver, service, gone, known
+) -> None:
+    """What had not run when its model ended never will; with the model alive nobody can say."""
+    service.result = lambda _: service.reply(410, {"detail": "Promise is gone"})
+    service.known = known
+    (answer,) = await answers(driver.put([STEP], deadline=None))
+    assert isinstance(answer, OutcomeUnknown if known else ModelGone)
+    assert len(gone) == (not known)

@@ -142,7 +142,8 @@ class Poller:
         elif status in {404, 410}:
             raise OutcomeUnknown(
                 f"The upstream no longer knows this request ({status}: {detail_of(response)}). "
-                "It was admitted and may have run; look at the model before you send it again."
+                "It was admitted and may have run; look at the model before you send it again.",
+                forgotten=True,
             )
         else:
             said = f"{status}: {detail_of(response)}"

@@ -18,7 +18,13 @@ from typing import Final
 
 from tinkex_proxy.core.coalesce import FlushReason, Item
 from tinkex_proxy.core.lane import Batch, Lane
-from tinkex_proxy.errors import JournalUnavailable, ModelGone, ProxyError, UpstreamFault
+from tinkex_proxy.errors import (
+    JournalUnavailable,
+    ModelGone,
+    OutcomeUnknown,
+    ProxyError,
+    UpstreamFault,
+)
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchLeft, Hub, Note
 from tinkex_proxy.runtime.flights import Flight, FlightRefused, Flights, ask_of
@@ -338,7 +344,7 @@ class LaneDriver:
             if verdict.doubtful:
                 self._doubtful_seq = batch.seq_id
             refused = self.lane.refused(bisect=verdict.bisect)
-        error = _gone(self.model_id, verdict) if gone else verdict.error
+        error = _gone(self.model_id, verdict.error) if gone else verdict.error
         for item in refused:
             self._fail(item, error)
         for call in calls:
@@ -386,9 +392,17 @@ class LaneDriver:
             if state.state != "active":
                 queued_until = clock.now()
 
-        response = await self._tools.poller.result(
-            verdict.request_id, accept=accept, on_state=on_state
-        )
+        try:
+            response = await self._tools.poller.result(
+                verdict.request_id, accept=accept, on_state=on_state
+            )
+        except OutcomeUnknown as unknown:
+            # A request that had not run is forgotten with its model.
+            if unknown.forgotten and not await self._tools.knows(self.model_id):
+                gone = _gone(self.model_id, unknown)
+                self._on_gone(gone.detail)
+                raise gone from None
+            raise
         for timeline in timelines:
             timeline.upstream_queue_s = queued_until - began
             timeline.compute_s = clock.now() - queued_until
@@ -434,7 +448,7 @@ class LaneDriver:
         self.flights.drop(flight)
         self._pages.tear(flight.page)
         if gone or verdict.doubtful:
-            flight.fail(_gone(self.model_id, verdict) if gone else verdict.error)
+            flight.fail(_gone(self.model_id, verdict.error) if gone else verdict.error)
         else:
             boarded = [call for _, call in sorted(flight.boarded.items())]
             flight.fail(FlightRefused())
@@ -442,7 +456,7 @@ class LaneDriver:
                 call.left = False
             self.lane.put_first([call.item for call in boarded], self._tools.clock.now())
         if gone:
-            self._on_gone(_gone(self.model_id, verdict).detail)
+            self._on_gone(_gone(self.model_id, verdict.error).detail)
         self._awaken()
         return False
 
@@ -476,9 +490,9 @@ class LaneDriver:
                 waiting.exception()  # seen: a caller that has left retrieves nothing
 
 
-def _gone(model_id: str, verdict: Refused) -> ProxyError:
-    error = ModelGone(f"The upstream no longer knows the model {model_id} ({verdict.error}).")
-    error.upstream_said = verdict.error.upstream_said
+def _gone(model_id: str, said: ProxyError) -> ProxyError:
+    error = ModelGone(f"The upstream no longer knows the model {model_id} ({said}).")
+    error.upstream_said = said.upstream_said
     return error
 
 

@@ -44,9 +44,13 @@ class Process:
     Args:
         command: `sandbox` or `serve`, and its options but for the port.
         log: file for its standard error.
+
+    Attributes:
+        program: what is run: a module, and what comes before its options.
     """
 
     def __init__(self, *command: str, log: Path) -> None:
+        self.program: Sequence[str] = ("tinkex_proxy",)
         self._command = command
         self._log = log
         self._port = 0
@@ -63,7 +67,7 @@ class Process:
         """Start it, on the port it had before, and wait until it listens."""
         with self._log.open("ab") as errors:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "tinkex_proxy", *self._command, "--port", str(self._port)],
+                [sys.executable, "-m", *self.program, *self._command, "--port", str(self._port)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -77,6 +81,13 @@ class Process:
         assert listening is not None, f"{self._command[0]} did not start: {line}{self.tail()}"
         self.url, self._port = listening[1], int(listening[2])
         return self
+
+    def died(self) -> int:
+        """Wait until it has ended by itself; gives its exit status."""
+        child, self._child = self._child, None
+        assert child is not None
+        with child:
+            return child.wait(PATIENCE_S)
 
     def kill(self) -> None:
         """End it as a power cut does."""

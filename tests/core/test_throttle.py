@@ -40,6 +40,19 @@ def test_a_shorter_wait_does_not_shorten_a_longer_one() -> None:
     assert throttle.held_until(11) == 40
 
 
+def test_the_time_held_back_is_counted_once_however_many_are_refused() -> None:
+    """Overlapping waits are one; what is still to come has not been waited yet."""
+    throttle = Throttle(100)
+    assert throttle.held_s(5) == 0
+    throttle.refused(sent_at=9, now=10, wait_s=5)
+    throttle.refused(sent_at=9, now=11, wait_s=6)
+    assert throttle.held_s(10) == 0
+    assert throttle.held_s(13) == 3
+    assert throttle.held_s(17) == throttle.held_s(100) == 7
+    throttle.refused(sent_at=100, now=100, wait_s=1)
+    assert throttle.held_s(200) == 8
+
+
 def test_a_refused_burst_halves_what_was_out_once() -> None:
     throttle = Throttle(1000)
     sent(throttle, 40)

@@ -29,6 +29,7 @@ class Throttle:
         self._out = 0
         self._not_before: float | None = None
         self._refused_at: float | None = None
+        self._to_hold_s = 0.0
 
     @property
     def out(self) -> int:
@@ -45,6 +46,10 @@ class Throttle:
         if self._not_before is None or now >= self._not_before:
             return None
         return self._not_before
+
+    def held_s(self, now: float) -> float:
+        """For how many seconds submits have been held back so far, in all."""
+        return self._to_hold_s - max(0.0, (self._not_before or now) - now)
 
     def may_go(self, now: float) -> bool:
         """Whether one more may go."""
@@ -70,7 +75,9 @@ class Throttle:
             now: the moment of its answer.
             wait_s: seconds that it asks to wait.
         """
-        self._not_before = max(self._not_before or now, now + wait_s)
+        held_until = max(self._not_before or now, now)
+        self._not_before = max(held_until, now + wait_s)
+        self._to_hold_s += self._not_before - held_until
         if self._refused_at is None or sent_at >= self._refused_at:
             self._limit = max(1.0, min(self._limit, self._out) / 2)
             self._refused_at = now

@@ -69,6 +69,10 @@ class Pace:
         until = self._throttle.held_until(now)
         return None if until is None else (until - now, self._reason or "")
 
+    def held_s(self) -> float:
+        """For how many seconds submits have been held back so far, in all."""
+        return self._throttle.held_s(self._clock.now())
+
     def snapshot(self) -> dict[str, object]:
         """What `GET /lanes` shows of a key."""
         held = self.held_back()

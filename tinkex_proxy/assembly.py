@@ -47,7 +47,7 @@ from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Transport
 from tinkex_proxy.runtime.transports import open_transport
-from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream
+from tinkex_proxy.runtime.upstream import Ask, Terms, Unanswered, Upstream
 from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["Proxy", "build"]
@@ -224,7 +224,11 @@ class _Makings:
             breaker,
             clock=self.clock,
             hub=self.hub,
-            timeout_s=upstream_settings.request_timeout_s,
+            terms=Terms(
+                timeout_s=upstream_settings.request_timeout_s,
+                retry_ratio=upstream_settings.retry_budget_ratio,
+                retries_per_s=upstream_settings.retry_budget_per_s,
+            ),
         )
         tools = Tools(
             submitter=Submitter(upstream, self.clock, patience_s=upstream_settings.submit_retry_s),

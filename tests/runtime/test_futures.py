@@ -1,9 +1,14 @@
+import asyncio
+from collections import Counter
+
 import msgspec
 import pytest
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.errors import ApiKeyRefused, OutcomeUnknown, UpstreamFailed
-from tinkex_proxy.runtime.futures import Poller, QueueState
+from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.events import Repeated
+from tinkex_proxy.runtime.futures import QUEUE_STATES, Poller, QueueState
 
 
 async def result(bench, answers, *, threshold: int = 10_000):
@@ -156,3 +161,49 @@ async def test_silence_for_an_hour_ends(bench) -> None:
 async def test_a_body_that_is_not_json_is_somebody_elses_to_read(bench, reply) -> None:
     response, _, _ = await result(bench, [reply(200, b"[1]")])
     assert response.body == b"[1]"
+
+
+async def test_what_the_upstream_holds_is_counted_by_what_it_last_said(bench, reply) -> None:
+    """Any word it makes up is `other`; what has ended is counted no more."""
+    said = {
+        "1": try_again("active"),
+        "2": try_again("paused_capacity"),
+        "3": try_again("paused_capacity"),
+        "4": try_again("paused_by_moonlight"),
+        "5": {"type": "try_again"},
+    }
+    clock = ManualClock()
+
+    def answer(request):
+        if clock.now():
+            return reply(200, {})
+        return reply(408, said[msgspec.json.decode(request.body)["request_id"]])
+
+    upstream, transport = bench.upstream(answer)
+    poller = Poller(upstream, clock)
+    polls = asyncio.gather(*(poller.result(name, on_state=lambda _: None) for name in said))
+    while len(transport.requests) < len(said):
+        await asyncio.sleep(0)
+    held = poller.states()
+    assert held == {"active": 1, "paused_capacity": 2, "paused_rate_limit": 0, "other": 1}
+    clock.advance(1)
+    await polls
+    assert poller.states() == dict.fromkeys(QUEUE_STATES, 0)
+
+
+async def test_a_failed_poll_is_counted_and_needs_no_budget(bench, reply) -> None:
+    upstream, _ = bench.upstream(
+        [
+            *[reply(503)] * 120,
+            reply(400),
+            Fault.RESET,
+            *[reply(408, try_again())] * 3,
+            reply(200, {}),
+        ],
+        threshold=10_000,
+    )
+    before = upstream.retries.remaining()
+    await Poller(upstream, bench.clock).result("r", on_state=lambda _: None)
+    assert upstream.retries.remaining() == before
+    counted = Counter(e.reason for e in bench.recorder.events if isinstance(e, Repeated))
+    assert counted == {"fault": 120, "refused": 1, "lost": 1}

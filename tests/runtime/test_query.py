@@ -1,6 +1,6 @@
 import pytest
 
-from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.core.outcome import Fault, Operation
 from tinkex_proxy.errors import UpstreamFault, UpstreamThrottled, UpstreamUnreachable
 from tinkex_proxy.runtime.query import knows_model, query
 
@@ -59,3 +59,34 @@ async def test_a_throttled_question_waits_as_told_and_is_told_when_that_is_not_e
         await query(upstream, bench.clock, "/x", {})
     assert caught.value.retry_after_s == 9
     assert len(transport.requests) == 3
+
+
+@pytest.mark.parametrize("status", [402, 408])
+async def test_what_says_not_now_is_no_answer(bench, reply, status) -> None:
+    upstream, _ = bench.upstream([reply(status), reply()])
+    assert (await query(upstream, bench.clock, "/x", {})).status == 200
+
+
+async def test_the_upstream_may_ask_for_a_repetition_or_forbid_it(bench, reply) -> None:
+    """As the SDK takes `x-should-retry`; a refusal that stays is the answer."""
+    upstream, transport = bench.upstream([reply(404, x_should_retry="true"), reply()])
+    assert (await query(upstream, bench.clock, "/x", {})).status == 200
+    upstream, transport = bench.upstream(lambda _: reply(404, x_should_retry="true"))
+    assert (await query(upstream, bench.clock, "/x", {})).status == 404
+    assert len(transport.requests) == 3
+    upstream, transport = bench.upstream(lambda _: reply(503, x_should_retry="false"))
+    with pytest.raises(UpstreamFault):
+        await query(upstream, bench.clock, "/x", {})
+    assert len(transport.requests) == 1
+
+
+async def test_what_makes_a_session_is_named_and_a_question_is_not(bench, reply) -> None:
+    """The same name in each repetition, as in the SDK."""
+    upstream, transport = bench.upstream(lambda _: reply(503))
+    with pytest.raises(UpstreamFault):
+        await query(upstream, bench.clock, "/x", {}, operation=Operation.SESSION)
+    with pytest.raises(UpstreamFault):
+        await query(upstream, bench.clock, "/x", {})
+    names = [request.headers.get("x-idempotency-key") for request in transport.requests]
+    assert names[0] is not None
+    assert names == [names[0]] * 3 + [None] * 3

@@ -1,16 +1,18 @@
 import pytest
 
 from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import (
     ApiKeyRefused,
     CircuitOpen,
     OutcomeUnknown,
     UpstreamConflict,
+    UpstreamFault,
     UpstreamRefused,
     UpstreamThrottled,
     UpstreamUnreachable,
 )
-from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, retry_after_s
+from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.upstream import Ask
 
 
@@ -187,16 +189,60 @@ async def test_in_doubt_an_open_breaker_is_waited_out(bench, reply) -> None:
     assert max(bench.clock.slept) >= 29
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 410])
+async def test_in_doubt_a_refusal_that_is_not_of_the_bytes_leaves_the_doubt(
+    bench, reply, status
+) -> None:
+    """It says nothing of the attempt before: "nothing ran" would invite a second one."""
+    answers = [Fault.RESET, *[reply(status, {"detail": "no"})] * 4]
+    verdict, transport = await submit(bench, answers)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, OutcomeUnknown)
+    assert (verdict.status, verdict.doubtful, verdict.bisect) == (status, True, False)
+    assert f"{status}: no" in verdict.error.detail
+    assert len({request.body for request in transport.requests}) == 1
+
+
+async def test_in_doubt_bytes_that_are_refused_every_time_were_refused_the_first_time(
+    bench, reply
+) -> None:
+    verdict, transport = await submit(bench, [reply(503), *[reply(400, {"detail": "bad"})] * 4])
+    assert isinstance(verdict, Refused)
+    assert type(verdict.error) is UpstreamRefused
+    assert (verdict.status, verdict.doubtful, verdict.bisect) == (400, False, True)
+    assert len(transport.requests) == 5
+
+
+async def test_in_doubt_a_gateways_refusal_is_not_the_upstreams(bench, reply) -> None:
+    answers = [Fault.TIMEOUT, reply(404), reply(401), reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers)
+    assert isinstance(verdict, Admitted)
+
+
+async def test_a_sample_that_is_given_up_is_in_no_doubt(bench, reply) -> None:
+    """Drawing it again changes nothing, so its caller gets the error and not a riddle."""
+    verdict, transport = await submit(bench, lambda _: reply(500), kind=Kind.SAMPLE)
+    assert isinstance(verdict, Refused)
+    assert type(verdict.error) is UpstreamFault
+    assert not verdict.doubtful
+    assert len(transport.requests) > 11
+    verdict, transport = await submit(
+        bench, [reply(503, x_should_retry="false")], kind=Kind.SAMPLE, repeatable=False
+    )
+    assert isinstance(verdict, Refused)
+    assert len(transport.requests) == 1
+
+
 @pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry_after": "5"}, 5),
-        ({"retry_after": "500"}, 60),
-        ({"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
-        ({"retry_after": "-1"}, None),
-        ({"retry_after_ms": "1500", "retry_after": "9"}, 1.5),
-    ],
+    ("kind", "error"), [(Kind.SAMPLE, UpstreamFault), (Kind.TRAINING, OutcomeUnknown)]
 )
-def test_retry_after(reply, headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_s(reply(429, **headers)) == seconds
+async def test_a_wait_that_is_asked_for_with_a_date_is_observed(bench, reply, kind, error) -> None:
+    dated = reply(
+        503,
+        date="Wed, 21 Oct 2026 07:28:00 GMT",
+        retry_after="Wed, 21 Oct 2026 07:28:30 GMT",
+    )
+    verdict, _ = await submit(bench, lambda _: dated, kind=kind)
+    assert isinstance(verdict, Refused)
+    assert type(verdict.error) is error
+    assert min(bench.clock.slept) >= 30

@@ -11,6 +11,7 @@ from tinkex_proxy.core.outcome import Fault, Outcome
 from tinkex_proxy.errors import (
     CircuitOpen,
     ModelNotFound,
+    OutcomeUnknown,
     ProxyError,
     UpstreamFault,
     UpstreamRefused,
@@ -216,6 +217,39 @@ async def test_a_model_that_could_not_be_unloaded_stays(account, service) -> Non
     with pytest.raises(ProxyError, match="may have run"):
         await trainer.unload(account, model_id, Ticket())
     assert account.model(model_id)
+
+
+async def test_where_repetitions_run_again_no_second_model_is_made_in_doubt(
+    account, service
+) -> None:
+    """It would take one of the upstream's few places until its session ends."""
+    service.instead["create_model"] = [Fault.RESET]
+    with pytest.raises(OutcomeUnknown):
+        await created(account)
+    assert service.submits == []
+    assert await created(account)
+
+
+async def test_a_model_is_asked_for_again_where_its_number_is_recognised(
+    bench, service, reply
+) -> None:
+    upstream, transport = bench.upstream(service)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock),
+        poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=ManualClock(),
+        hub=bench.hub,
+    )
+    settings = AccountSettings(limits=Limits(), flavour=Flavour.PROTOBUF)
+    account = Account("k", upstream, tools, settings)
+    service.instead["create_model"] = [Fault.RESET, reply(503)]
+    assert await created(account)
+    asked = [r for r in transport.requests if r.path.endswith("create_model")]
+    assert len(asked) == 3
+    assert len({(r.body, r.headers["x-idempotency-key"]) for r in asked}) == 1
+    await bench.tasks.cancel_all()
 
 
 async def test_an_open_breaker_takes_no_new_work(account, service, reply) -> None:

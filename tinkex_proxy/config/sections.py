@@ -110,6 +110,20 @@ class UpstreamSettings(_Section):
         description="How long a lost answer is asked for again, with the same sequence number. As "
         "in the SDK.",
     )
+    retry_budget_ratio: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Repetitions that a key may send for each request of the last 10 s. A fifth, "
+        "as in Finagle and linkerd: an upstream that is coming back is not held down.",
+    )
+    retry_budget_per_s: float = Field(
+        default=10.0,
+        ge=1,
+        le=10_000,
+        description="Repetitions a second on top, for keys with few requests. As there; at least "
+        "1, because a submit that may have run waits for it.",
+    )
     heartbeat_interval_s: float = Field(
         default=10.0,
         gt=0,

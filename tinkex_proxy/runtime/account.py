@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
+from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
 from tinkex_proxy.runtime.dialect import ask_flavour, ask_limits, tighten
 from tinkex_proxy.runtime.events import ModelsLost
@@ -266,7 +267,9 @@ class Account:
         }
         await self.tools.book.journal.commit()  # its number may not come again
         path = "/api/v1/create_sampling_session"
-        response = await query(self.upstream, self.tools.clock, path, body)
+        response = await query(
+            self.upstream, self.tools.clock, path, body, operation=Operation.SESSION
+        )
         made = json_of(response).get("sampling_session_id")
         if not isinstance(made, str):
             raise UpstreamFault("create_sampling_session gave no sampling_session_id.")

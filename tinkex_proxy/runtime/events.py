@@ -24,6 +24,7 @@ __all__ = [
     "Listener",
     "ModelsLost",
     "Note",
+    "Repeated",
     "Transition",
 ]
 
@@ -106,6 +107,15 @@ class JournalMended:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """A request goes again, or (`sent` False) would have if there were budget for it."""
+
+    operation: str
+    reason: str
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth one log line that no metric counts; `error` adds its stack trace."""
 
@@ -121,6 +131,7 @@ Event = (
     | BreakerDropped
     | CallEnded
     | ModelsLost
+    | Repeated
     | JournalWritten
     | JournalFailed
     | JournalMended

@@ -4,35 +4,42 @@ The upstream answers one of (see the SDK's `api_future_impl.py`): the result; `t
 as 408, with a queue state; `{"error", "category"}`, failed for good; 410, the promise is gone; 400,
 which is spurious up to three times and is also how SkyRL reports a failed request; 402, a billing
 pause; 429; or 5xx. Nothing is ever re-submitted from here: a poll only asks.
+
+A poll that failed goes again as its row of `core.retry` says. It neither earns the key budget for
+repetitions nor draws on it: one that is told "not yet" is no repetition, and a result that nobody
+fetches for want of budget would be lost.
 """
 
-import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from tinkex_proxy.core.backoff import Backoff
+from tinkex_proxy.core.advice import NO_ADVICE, Advice, advice_of
 from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.core.retry import POLICIES, Happened, Kind, of_fault, of_status
 from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, OutcomeUnknown, UpstreamFailed
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.submit import retry_after_s
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, Ask, Unanswered, Upstream, detail_of
 
-__all__ = ["Poller", "QueueState"]
+__all__ = ["QUEUE_STATES", "Poller", "QueueState"]
 
 # The SDK takes a 400 as spurious three times, then as the request's own failure.
 SPURIOUS_400 = 3
-# A result stays fetchable upstream, so an outage of an hour need not lose it...
-PATIENCE_S = 3600.0
-# ...but an upstream that answers 500 to this poll for so long never will answer it (SkyRL 0.3.0
-# does so when a result holds a NaN). 502 to 504 are a gateway's words for an upstream that is away.
+_POLICY = POLICIES[Kind.POLL]
+# Shorter than the row's patience: an upstream that answers 500 to this poll for so long never will
+# answer it (SkyRL 0.3.0 does so when a result holds a NaN). 502 to 504 are a gateway's words for an
+# upstream that is away.
 FAULT_PATIENCE_S = 300.0
 _GATEWAY = frozenset({502, 503, 504})
 # An upstream that answers "not yet" at once must not be asked in a tight loop: such polls are
 # spaced from 20 ms, doubling to a second.
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.02, 1.0
+# What an upstream says of a request that it holds; any other word is counted as the last.
+QUEUE_STATES: Final = ("active", "paused_capacity", "paused_rate_limit", "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,11 @@ class _Glance(msgspec.Struct):
     queue_state_reason: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Progress:
     """What a sequence of polls has seen."""
 
-    began: float
+    state: str | None = None
     spurious: int = 0
     early: int = 0
     failures: int = 0
@@ -80,7 +87,12 @@ class Poller:
         self._upstream = upstream
         self._clock = clock
         self._hold_s = hold_s
-        self._backoff = Backoff(base_s=0.5, cap_s=30.0)
+        self._waiting: set[_Progress] = set()
+
+    def states(self) -> Mapping[str, int]:
+        """How many requests the upstream was last heard to hold in each of `QUEUE_STATES`."""
+        counts = Counter(progress.state for progress in self._waiting)
+        return {state: counts[state] for state in QUEUE_STATES}
 
     async def result(
         self, request_id: str, *, accept: str = JSON, on_state: Callable[[QueueState], None]
@@ -105,16 +117,31 @@ class Poller:
             timeout_s=self._hold_s,
             patience=True,
         )
-        progress = _Progress(self._clock.now())
+        progress = _Progress()
+
+        def noted(state: QueueState) -> None:
+            progress.state = state.state if state.state in QUEUE_STATES else QUEUE_STATES[-1]
+            on_state(state)
+
+        self._waiting.add(progress)
+        try:
+            return await self._poll(ask, progress, noted)
+        finally:
+            self._waiting.discard(progress)
+
+    async def _poll(
+        self, ask: Ask, progress: _Progress, on_state: Callable[[QueueState], None]
+    ) -> Response:
         while True:
             asked = self._clock.now()
             try:
                 response = await self._upstream.ask(ask)
             except CircuitOpen as error:
-                self._failed(progress, error.detail, floor_s=error.retry_after_s or 0.0)
+                advice = Advice(error.retry_after_s)
+                self._failed(progress, Happened.HELD, error.detail, advice)
             except Unanswered as silence:
                 if silence.fault is not Fault.TIMEOUT:
-                    self._failed(progress, silence.detail)
+                    self._failed(progress, of_fault(silence.fault), silence.detail)
             else:
                 if self._ended(response, progress, on_state):
                     return response
@@ -136,6 +163,7 @@ class Poller:
             progress.spurious += 1
             if progress.spurious > SPURIOUS_400:
                 raise UpstreamFailed(detail_of(response), category="unknown")
+            self._upstream.retries.note(Kind.POLL, Happened.REFUSED)
             progress.wait_s = 0.05 * progress.spurious
         elif status in {401, 403}:
             raise ApiKeyRefused(f"The upstream refused the API key while polling ({status}).")
@@ -149,7 +177,8 @@ class Poller:
             said = f"{status}: {detail_of(response)}"
             if status >= 500 and status not in _GATEWAY:
                 self._check_fault(progress, said)
-            self._failed(progress, said, floor_s=retry_after_s(response) or 0.0)
+            happened = of_status(status) or Happened.BARRED
+            self._failed(progress, happened, said, advice_of(response.headers))
         return False
 
     def _check_fault(self, progress: _Progress, said: str) -> None:
@@ -164,13 +193,17 @@ class Poller:
         pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (progress.early - 1)) - held_s
         progress.wait_s = max(progress.wait_s, pause_s)
 
-    def _failed(self, progress: _Progress, detail: str, *, floor_s: float = 0.0) -> None:
+    def _failed(
+        self, progress: _Progress, happened: Happened, detail: str, advice: Advice = NO_ADVICE
+    ) -> None:
         now = self._clock.now()
         progress.failing_since = now if progress.failing_since is None else progress.failing_since
-        if now - progress.failing_since > PATIENCE_S:
-            raise _lost(PATIENCE_S, detail)
-        draw = random.random()  # noqa: S311 - jitter, not a secret
-        progress.wait_s = self._backoff.delay_s(progress.failures, draw, floor_s=floor_s)
+        if now - progress.failing_since > _POLICY.patience_s:
+            raise _lost(_POLICY.patience_s, detail)
+        retries = self._upstream.retries
+        if happened is not Happened.HELD:  # else nothing was sent
+            retries.note(Kind.POLL, happened)
+        progress.wait_s = retries.drawn(_POLICY, progress.failures, advice)
         progress.failures += 1
 
 

@@ -1,11 +1,16 @@
-"""Asking something that may safely be asked again: sessions, configuration, information."""
+"""Asking something that may safely be asked again: sessions, configuration, information.
 
-import random
+How often, and after what waits, is a row of `core.retry`.
+"""
+
+import uuid
+from dataclasses import dataclass
 
 import msgspec
 
-from tinkex_proxy.core.backoff import Backoff
-from tinkex_proxy.core.outcome import Fault, Operation
+from tinkex_proxy.core.advice import NO_ADVICE, Advice, advice_of
+from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.retry import Happened, Kind, of_fault, of_status
 from tinkex_proxy.errors import (
     ProxyError,
     UpstreamFault,
@@ -13,14 +18,20 @@ from tinkex_proxy.errors import (
     UpstreamUnreachable,
 )
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.submit import retry_after_s
+from tinkex_proxy.runtime.pace import DEFAULT_WAIT_S
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 
 __all__ = ["knows_model", "query"]
 
-ATTEMPTS = 3
-_BACKOFF = Backoff(base_s=0.2, cap_s=2.0)
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """One attempt without a good answer, and what it comes to if it is the last."""
+
+    happened: Happened
+    outcome: Response | ProxyError
+    advice: Advice = NO_ADVICE
 
 
 async def query(
@@ -40,32 +51,30 @@ async def query(
     Raises:
         CircuitOpen: the breaker is open.
         UpstreamUnreachable: no connection.
-        UpstreamFault: no answer, or 5xx, three times.
-        UpstreamThrottled: 429 three times, the waits it asked for observed.
+        UpstreamFault: no answer, or 408 or 5xx, three times.
+        UpstreamThrottled: 429 or 402 three times, the waits it asked for observed.
     """
+    making = operation is Operation.SESSION
     ask = Ask(
         operation=operation,
         path=path,
         method="GET" if fields is None else "POST",
         body=b"" if fields is None else msgspec.json.encode(fields),
+        identity=uuid.uuid4().hex if making else None,
     )
-    failure: ProxyError
-    for attempt in range(ATTEMPTS):
-        floor_s = 0.0
-        try:
-            response = await upstream.ask(ask)
-        except Unanswered as silence:
-            failure = _error_of(path, silence)
+    asking = upstream.retries.begin(Kind.SESSION if making else Kind.QUESTION)
+    while True:
+        tried = await _try(upstream, ask)
+        if isinstance(tried, Response):
+            return tried
+        wait_s = await upstream.retries.wait_s(asking, tried.happened, tried.advice)
+        if wait_s is not None:
+            await clock.sleep(wait_s)
+        elif isinstance(tried.outcome, Response):
+            return tried.outcome
         else:
-            if response.status < 500 and response.status != 429:
-                return response
-            floor_s = retry_after_s(response) or 0.0
-            failure = _refusal_of(path, response, floor_s)
-        if attempt < ATTEMPTS - 1:
-            draw = random.random()  # noqa: S311 - jitter, not a secret
-            await clock.sleep(_BACKOFF.delay_s(attempt, draw, floor_s=floor_s))
-    failure.retryable = True
-    raise failure
+            tried.outcome.retryable = True
+            raise tried.outcome
 
 
 async def knows_model(upstream: Upstream, clock: Clock, model_id: str) -> bool:
@@ -79,15 +88,24 @@ async def knows_model(upstream: Upstream, clock: Clock, model_id: str) -> bool:
     return response.status not in {404, 410}
 
 
-def _refusal_of(path: str, response: Response, floor_s: float) -> ProxyError:
-    said = f"{path} answered {response.status}: {detail_of(response)}"
-    if response.status == 429:
-        return UpstreamThrottled(said, retry_after_s=floor_s or 1.0)
-    return UpstreamFault(said)
+async def _try(upstream: Upstream, ask: Ask) -> Response | _Tried:
+    try:
+        response = await upstream.ask(ask)
+    except Unanswered as silence:
+        return _Tried(of_fault(silence.fault), _error_of(ask.path, silence))
+    happened, advice = of_status(response.status), advice_of(response.headers)
+    if happened is None:
+        return response
+    said = f"{ask.path} answered {response.status}: {detail_of(response)}"
+    if happened is Happened.THROTTLED:
+        wait_s = advice.wait_s or DEFAULT_WAIT_S
+        error = UpstreamThrottled(said, retry_after_s=wait_s)
+        return _Tried(happened, error, Advice(wait_s, advice.again))
+    return _Tried(happened, UpstreamFault(said) if happened is Happened.FAULT else response, advice)
 
 
 def _error_of(path: str, silence: Unanswered) -> UpstreamFault | UpstreamUnreachable:
-    if silence.fault in {Fault.CONNECT, Fault.NOT_SENT}:
+    if of_fault(silence.fault) is Happened.UNSENT:
         return UpstreamUnreachable(
             f"No connection to the upstream ({silence.detail}). "
             "Is upstream.base_url right, and is it up?"

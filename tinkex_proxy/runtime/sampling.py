@@ -11,6 +11,7 @@ import uuid
 import msgspec
 
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model, Sampler
@@ -71,6 +72,7 @@ def _ask(body: Sample, sampler: Sampler) -> Ask:
         path="/api/v1/asample",
         body=msgspec.json.encode(fields),
         identity=uuid.uuid4().hex,
+        kind=Kind.SAMPLE,
     )
 
 

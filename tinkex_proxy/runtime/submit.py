@@ -1,21 +1,20 @@
 """Getting one request admitted, without ever making it run twice.
 
-A submit that may have reached the upstream is repeated **with the same bytes and the same seq_id**,
-which the upstream recognises ((model_id, seq_id) is its identity: SkyRL answers the first
-`request_id` again). So a reset, a silence or a 5xx is asked again until an answer comes or patience
-ends; only a refused connection and a 4xx prove that nothing ran. Where the upstream is known not to
-recognise repetitions (SkyRL 0.3.0 runs them again) such a submit is not repeated: its caller is
-told that the outcome is unknown. The waits follow full jitter and never undercut the upstream's
-`Retry-After` or `retry-after-ms`.
+What is sent again, and after what, is a row of `core.retry`; here the answers are read. A submit
+that may have reached the upstream is repeated **with the same bytes and the same seq_id**, which
+the upstream recognises ((model_id, seq_id) is its identity: SkyRL answers the first `request_id`
+again). So a reset, a silence or a 5xx is asked again until an answer comes or patience ends; only a
+refused connection and a 4xx prove that nothing ran, and a 4xx only where no attempt before it may
+have run. Where the upstream is known not to recognise repetitions (SkyRL 0.3.0 runs them again)
+such a submit is not repeated: its caller is told that the outcome is unknown.
 """
 
-import random
 from dataclasses import dataclass
 
 import msgspec
 
-from tinkex_proxy.core.backoff import Backoff
-from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.core.advice import NO_ADVICE, Advice, advice_of
+from tinkex_proxy.core.retry import Asking, Happened, of_fault, of_status
 from tinkex_proxy.errors import (
     ApiKeyRefused,
     CircuitOpen,
@@ -28,14 +27,11 @@ from tinkex_proxy.errors import (
     UpstreamUnreachable,
 )
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.pace import DEFAULT_WAIT_S
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of, retry_after_s
+from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 
-__all__ = ["Admitted", "Refused", "Submitter", "admission", "retry_after_s"]
-
-# A refused connection is asked again this often before the caller is told: with the waits between,
-# that covers the restart of a local upstream, and is how often a breaker lets it fail.
-CONNECT_ATTEMPTS = 5
+__all__ = ["Admitted", "Refused", "Submitter", "admission"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class Refused:
 
     Attributes:
         error: for the caller.
-        status: the upstream's status, or None when it gave none.
+        status: of the upstream's last answer, or None when there was none.
         bisect: whether one part of a shared request may have spoilt it for the others.
         doubtful: whether the request may have run after all.
     """
@@ -69,19 +65,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class _Again:
-    """Worth repeating."""
+class _Failed:
+    """One attempt that did not get the request admitted."""
 
     error: ProxyError
-    may_have_run: bool
-    floor_s: float = 0.0
-
-
-# Faults that prove that nothing was sent.
-_NOT_SENT = frozenset({Fault.CONNECT, Fault.NOT_SENT})
-# Refusals that are about the key, the model or the number, so that no part of a request has earned
-# them alone.
-_OF_ALL = frozenset({401, 403, 404, 409, 410})
+    happened: Happened
+    status: int | None = None
+    advice: Advice = NO_ADVICE
 
 
 class Submitter:
@@ -89,112 +79,97 @@ class Submitter:
 
     Args:
         upstream: where to.
-        clock: measures patience and sleeps.
+        clock: sleeps.
         patience_s: how long an unanswered submit is repeated; the SDK's own figure is 300 s.
-        backoff: how long to wait between repetitions.
     """
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        clock: Clock,
-        *,
-        patience_s: float = 300.0,
-        backoff: Backoff | None = None,
-    ) -> None:
+    def __init__(self, upstream: Upstream, clock: Clock, *, patience_s: float = 300.0) -> None:
         self._upstream = upstream
         self._clock = clock
         self._patience_s = patience_s
-        self._backoff = backoff or Backoff()
 
     async def submit(self, ask: Ask) -> Admitted | Refused:
         """Repeat `ask` until the upstream has answered it."""
+        retries = self._upstream.retries
+        asking = retries.begin(
+            ask.kind,
+            recognised=ask.repeatable,
+            persistent=ask.persistent,
+            doubtful=ask.doubtful,
+            patience_s=self._patience_s,
+        )
         if ask.doubtful and not ask.repeatable:
-            return _gave_up(UpstreamFault("The proxy ended meanwhile."), doubtful=True)
-        began = self._clock.now()
-        attempt = 0
-        doubtful = ask.doubtful
+            ended = UpstreamFault("The proxy ended meanwhile.")
+            return _gave_up(asking, _Failed(ended, Happened.LOST), None)
         last: ProxyError | None = None
         while True:
-            verdict = await self._try(ask)
-            if not isinstance(verdict, _Again):
-                return verdict
-            if isinstance(verdict.error, CircuitOpen) and not doubtful and not ask.persistent:
-                return Refused(last or verdict.error)
-            doubtful = doubtful or verdict.may_have_run
-            attempt += 1
-            out_of_time = self._clock.now() - began >= self._patience_s
-            out_of_time = out_of_time or (doubtful and not ask.repeatable)
-            refused = isinstance(verdict.error, UpstreamUnreachable) and not doubtful
-            tired = refused and attempt >= CONNECT_ATTEMPTS and not ask.persistent
-            if out_of_time or tired:
-                return _gave_up(verdict.error, doubtful=doubtful)
-            last = verdict.error
-            draw = random.random()  # noqa: S311 - jitter, not a secret
-            await self._clock.sleep(
-                self._backoff.delay_s(attempt - 1, draw, floor_s=verdict.floor_s)
-            )
+            tried = await self._try(ask)
+            if isinstance(tried, Admitted):
+                return tried
+            wait_s = await retries.wait_s(asking, tried.happened, tried.advice)
+            if wait_s is None:
+                return _gave_up(asking, tried, last)
+            last = tried.error
+            await self._clock.sleep(wait_s)
 
-    async def _try(self, ask: Ask) -> Admitted | Refused | _Again:
+    async def _try(self, ask: Ask) -> Admitted | _Failed:
         try:
             response = await self._upstream.ask(ask)
         except CircuitOpen as error:
-            return _Again(error, may_have_run=False, floor_s=error.retry_after_s or 0.0)
+            return _Failed(error, Happened.HELD, advice=Advice(error.retry_after_s))
         except Unanswered as silence:
-            return _Again(_error_of(silence), may_have_run=silence.fault not in _NOT_SENT)
-        return _read(ask, response)
+            return _of_silence(silence)
+        happened = of_status(response.status)
+        if happened is None:
+            return admission(response)
+        return _of_answer(ask, response, happened)
 
 
-def _error_of(silence: Unanswered) -> ProxyError:
-    if silence.fault in _NOT_SENT:
-        return UpstreamUnreachable(
-            f"No connection to the upstream ({silence.detail}); nothing was sent. "
-            "Is upstream.base_url right, and is it up?"
-        )
-    return UpstreamFault(f"The upstream did not answer ({silence.detail}).")
-
-
-def _gave_up(error: ProxyError, *, doubtful: bool) -> Refused:
-    if not doubtful:
-        return Refused(error)
+def _gave_up(asking: Asking, tried: _Failed, last: ProxyError | None) -> Refused:
+    """What its caller is told: what happened, not that our breaker then opened."""
+    error = last if tried.happened is Happened.HELD and last is not None else tried.error
+    if not asking.doubtful:
+        return Refused(error, tried.status, bisect=tried.happened is Happened.REFUSED)
     return Refused(
         OutcomeUnknown(
             f"The request went out and no usable answer came. {error.detail} "
             "It may have run: look at the model before you send it again."
         ),
+        tried.status,
         doubtful=True,
     )
 
 
-def _read(ask: Ask, response: Response) -> Admitted | Refused | _Again:
-    status = response.status
-    if 200 <= status < 300:
-        return admission(response)
-    if status in {402, 408, 429} or status >= 500:
-        return _later(ask, response)
-    refusal = _refusal(ask, response)
-    # As in the SDK, whose training submits go on after a `false` all the same.
-    if response.headers.get("x-should-retry") == "true":
-        return _Again(refusal.error, may_have_run=False, floor_s=retry_after_s(response) or 0.0)
-    return refusal
+def _of_silence(silence: Unanswered) -> _Failed:
+    happened = of_fault(silence.fault)
+    if happened is Happened.LOST:
+        return _Failed(UpstreamFault(f"The upstream did not answer ({silence.detail})."), happened)
+    return _Failed(
+        UpstreamUnreachable(
+            f"No connection to the upstream ({silence.detail}); nothing was sent. "
+            "Is upstream.base_url right, and is it up?"
+        ),
+        happened,
+    )
 
 
-def _later(ask: Ask, response: Response) -> _Again:
-    """An answer that is no answer yet."""
-    status, said, floor_s = response.status, detail_of(response), retry_after_s(response)
-    error: ProxyError
-    if status in {402, 429}:
-        floor_s = floor_s or 1.0
-        error = UpstreamThrottled(
-            f"The upstream asks to slow down ({status}: {said}).", retry_after_s=floor_s
-        )
-        return _Again(error, may_have_run=False, floor_s=floor_s)
-    error = UpstreamFault(f"{ask.path} answered {status}: {said}")
-    return _Again(error, may_have_run=True, floor_s=floor_s or 0.0)
-
-
-def _refusal(ask: Ask, response: Response) -> Refused:
+def _of_answer(ask: Ask, response: Response, happened: Happened) -> _Failed:
     status, said = response.status, detail_of(response)
+    advice = advice_of(response.headers)
+    error: ProxyError
+    if happened is Happened.THROTTLED:
+        wait_s = advice.wait_s or DEFAULT_WAIT_S
+        advice = Advice(wait_s, advice.again)
+        text = f"The upstream asks to slow down ({status}: {said})."
+        error = UpstreamThrottled(text, retry_after_s=wait_s)
+    elif happened is Happened.FAULT:
+        error = UpstreamFault(f"{ask.path} answered {status}: {said}")
+    else:
+        error = _refusal(ask, status, said)
+    return _Failed(error, happened, status, advice)
+
+
+def _refusal(ask: Ask, status: int, said: str) -> ProxyError:
     error: ProxyError
     if status in {401, 403}:
         error = ApiKeyRefused(
@@ -206,7 +181,7 @@ def _refusal(ask: Ask, response: Response) -> Refused:
     else:
         error = UpstreamRefused(f"{ask.path} answered {status}: {said}")
     error.upstream_said = (status, said)
-    return Refused(error, status, bisect=400 <= status < 500 and status not in _OF_ALL)
+    return error
 
 
 def admission(response: Response) -> Admitted:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model
@@ -33,7 +34,7 @@ from tinkex_proxy.runtime.work import (
     Work,
 )
 from tinkex_proxy.wire.chunk import chunk
-from tinkex_proxy.wire.datum import Datum
+from tinkex_proxy.wire.datum import Datum, Flavour
 from tinkex_proxy.wire.loss import own_loss
 from tinkex_proxy.wire.merge import encode_fragment
 from tinkex_proxy.wire.output import Output
@@ -249,6 +250,8 @@ async def _create(
             path="/api/v1/create_model",
             body=creation.body,
             identity=creation.identity,
+            kind=Kind.CREATE_MODEL,
+            repeatable=account.flavour is Flavour.PROTOBUF,
         )
         verdict = await account.tools.submitter.submit(ask)
         if isinstance(verdict, Admitted):

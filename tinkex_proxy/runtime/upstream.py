@@ -19,13 +19,17 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from tinkex_proxy.core.advice import advice_of
 from tinkex_proxy.core.breaker import Permit
+from tinkex_proxy.core.budget import RetryBudget
 from tinkex_proxy.core.outcome import Fault, Operation, Outcome, of_fault, of_status
+from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Exchange, Hub
 from tinkex_proxy.runtime.pace import Pace
+from tinkex_proxy.runtime.retries import Retries
 from tinkex_proxy.runtime.transport import (
     Passed,
     Passing,
@@ -39,11 +43,11 @@ __all__ = [
     "JSON",
     "PROTOBUF",
     "Ask",
+    "Terms",
     "Unanswered",
     "Upstream",
     "detail_of",
     "json_of",
-    "retry_after_s",
 ]
 
 JSON = "application/json"
@@ -54,8 +58,6 @@ _KNOCK = "/api/v1/healthz"
 KNOCK_TIMEOUT_S = 5.0
 # Submits of one key that are out at once; the SDK's own figure for samples.
 MAX_SUBMITS = 2000
-# The SDK obeys a Retry-After up to a minute; a longer one is bad advice for a waiting caller.
-MAX_RETRY_AFTER_S = 60.0
 # An upstream that answers its health check with 429 says neither yes nor no.
 MAX_KNOCKS = 5
 
@@ -85,6 +87,7 @@ class Ask:
         content_type: of the body.
         accept: media type wanted back.
         identity: sent as `X-Idempotency-Key`; the same for every repetition of one request.
+        kind: how a submit is repeated (`core.retry`); that of other calls is their operation's.
         repeatable: whether the upstream recognises a repetition, so that a lost answer may be asked
             for again.
         persistent: whether to wait for an upstream that is not there, or not to be asked now,
@@ -101,12 +104,28 @@ class Ask:
     content_type: str = JSON
     accept: str = JSON
     identity: str | None = None
+    kind: Kind = Kind.TRAINING
     repeatable: bool = True
     persistent: bool = False
     doubtful: bool = False
     timeout_s: float | None = None
     method: str = "POST"
     patience: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How one upstream is dealt with.
+
+    Attributes:
+        timeout_s: how long an answer is waited for where the request does not say.
+        retry_ratio: repetitions for each request (`core.budget`).
+        retries_per_s: repetitions a second on top.
+    """
+
+    timeout_s: float = 60.0
+    retry_ratio: float = 0.2
+    retries_per_s: float = 10.0
 
 
 class Upstream:
@@ -118,7 +137,7 @@ class Upstream:
         breaker: guards all but heartbeats.
         clock: measures exchanges.
         hub: told of every exchange.
-        timeout_s: how long an answer is waited for where the request does not say.
+        terms: how long it is waited for, how much is repeated.
     """
 
     def __init__(
@@ -129,13 +148,15 @@ class Upstream:
         *,
         clock: Clock,
         hub: Hub,
-        timeout_s: float = 60.0,
+        terms: Terms | None = None,
     ) -> None:
-        self._timeout_s = timeout_s
+        terms = terms or Terms()
+        self._timeout_s = terms.timeout_s
         self._transport = transport
         self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
         self.breaker = breaker
         self.pace = Pace(clock, most=MAX_SUBMITS)
+        self.retries = Retries(clock, hub, RetryBudget(terms.retry_ratio, terms.retries_per_s))
         self._clock = clock
         self._hub = hub
         self.reached: bool | None = None
@@ -153,7 +174,7 @@ class Upstream:
         status, wait_s = None, None
         try:
             response = await self._ask(ask)
-            status, wait_s = response.status, retry_after_s(response)
+            status, wait_s = response.status, advice_of(response.headers).wait_s
         finally:
             self.pace.ended(sent_at, status, wait_s=wait_s)
         return response
@@ -205,8 +226,7 @@ class Upstream:
                 status = passed.status
                 if operation is Operation.SUBMIT:
                     headers = {name.lower(): value for name, value in passed.headers}
-                    wait_s = retry_after_s(Response(status, headers, b""))
-                    self.pace.heard(began, status, wait_s=wait_s)
+                    self.pace.heard(began, status, wait_s=advice_of(headers).wait_s)
                 yield passed
             outcome, detail = of_status(operation, status), f"{passing.path} answered {status}"
         except TransportFault as fault:
@@ -305,15 +325,3 @@ def detail_of(response: Response) -> str:
             if isinstance(said := body.get(field), str):
                 return said[:500]
     return text[:500]
-
-
-def retry_after_s(response: Response) -> float | None:
-    """Seconds the upstream asks to wait, at most a minute, or None."""
-    for header, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(response.headers.get(header, "")) / unit
-        except ValueError:
-            continue
-        if seconds > 0:
-            return min(seconds, MAX_RETRY_AFTER_S)
-    return None

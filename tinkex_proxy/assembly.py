@@ -36,6 +36,7 @@ from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.feed import Feed
 from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.gauges import families
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
@@ -339,6 +340,7 @@ def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCo
             ),
         },
         {"version": str(operations.version["version"]), "python": platform.python_version()},
+        families(accounts),
     )
 
 

@@ -1,8 +1,12 @@
 import asyncio
 import socket
 
+import httpx
+import pytest
+
 from tinkex_proxy.api.app import _METHODS
 from tinkex_proxy.api.operations import Readiness
+from tinkex_proxy.runtime.futures import QUEUE_STATES
 
 CANARY = "tml-canary-5d1f0c"
 
@@ -83,6 +87,73 @@ async def test_metrics_in_both_formats(proxy) -> None:
     open_metrics = await proxy.client.get("/metrics", headers=asked)
     assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
     assert open_metrics.text.endswith("# EOF\n")
+
+
+async def scraped(proxy) -> dict[str, float]:
+    """Every series by its name and labels."""
+    text = (await proxy.client.get("/metrics")).text
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+async def faults(url: str, *described: dict[str, object]) -> None:
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        answer = await client.put("/sandbox/faults", json={"faults": described})
+        assert answer.status_code == 200, answer.text
+
+
+async def test_what_was_sent_again_is_shown(start, upstream) -> None:
+    """Over sockets: a step that acted and was then answered 500, and a 503 to a poll."""
+    url = await upstream()
+    proxy = await start(url)
+    model_id = await proxy.create()
+    before = await scraped(proxy)
+    await faults(
+        url,
+        {"kind": "error", "status": 500, "when": "after", "path": "training", "count": 1},
+        {"kind": "error", "status": 503, "path": "polls", "count": 1},
+    )
+    assert (await proxy.post("/v1/optim_step", {"model_id": model_id})).status_code == 200
+    after = await scraped(proxy)
+    name = "tinkex_proxy_retries_total"
+    assert after[f'{name}{{operation="training",reason="fault"}}'] == 1
+    assert after[f'{name}{{operation="poll",reason="fault"}}'] == 1
+    (key,) = (await proxy.client.get("/lanes")).json()["keys"]
+    assert (key["retries"], key["retries_refused"]) == (2, 0)
+    (remaining,) = [n for n in after if n.startswith("tinkex_proxy_retry_budget_remaining{")]
+    assert after[remaining] <= 100 <= before[remaining]
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        model = (await client.get(f"/sandbox/models/{model_id}")).json()
+    assert model["steps"] == 1
+
+
+async def test_what_the_upstream_holds_back_is_shown(start, upstream) -> None:
+    """A request that is paused, by its state; and a key that was told to slow down."""
+    url = await upstream()
+    proxy = await start(url)
+    model_id = await proxy.create()
+    await faults(url, {"kind": "paused", "state": "paused_capacity", "reason": "full"})
+    step = asyncio.create_task(proxy.post("/v1/optim_step", {"model_id": model_id}))
+    paused = 'tinkex_proxy_queue_state{state="paused_capacity"}'
+    while not (shown := await scraped(proxy))[paused]:
+        await asyncio.sleep(0)
+    states = {name for name in shown if name.startswith("tinkex_proxy_queue_state{")}
+    assert states == {f'tinkex_proxy_queue_state{{state="{s}"}}' for s in QUEUE_STATES}
+    (key,) = (await proxy.client.get("/lanes")).json()["keys"]
+    assert key["queue_states"]["paused_capacity"] == 1
+    await faults(url)
+    assert (await step).status_code == 200
+    assert (await scraped(proxy))[paused] == 0
+    refusal = {"kind": "error", "status": 429, "retry_after_s": 1, "count": 1}
+    await faults(url, {**refusal, "path": "/api/v1/optim_step"})
+    step = asyncio.create_task(proxy.post("/v1/optim_step", {"model_id": model_id}))
+    left = "tinkex_proxy_held_back_remaining_seconds{"
+    while not any(v for n, v in (await scraped(proxy)).items() if n.startswith(left)):
+        await asyncio.sleep(0)
+    assert (await step).status_code == 200
+    total = "tinkex_proxy_held_back_seconds_total{"
+    (held,) = [v for n, v in (await scraped(proxy)).items() if n.startswith(total)]
+    assert held == pytest.approx(1)
 
 
 async def series(proxy) -> int:

@@ -13,9 +13,16 @@ from tinkex_proxy.runtime.events import (
     JournalWritten,
     ModelsLost,
     Note,
+    Repeated,
     Transition,
 )
-from tinkex_proxy.runtime.metrics import DURATION_BUCKETS, JournalMetrics, Metrics, StateCollector
+from tinkex_proxy.runtime.metrics import (
+    DURATION_BUCKETS,
+    Family,
+    JournalMetrics,
+    Metrics,
+    StateCollector,
+)
 
 
 @pytest.fixture
@@ -35,6 +42,8 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
         ModelsLost("s", 3, "x"),
         JournalWritten(7, 0.002),
         JournalFailed("the disk is full"),
+        Repeated("training", "lost", sent=True),
+        Repeated("sample", "fault", sent=False),
         Note("info", "nothing to count"),
     ):
         for listener in listeners:
@@ -56,6 +65,11 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
     assert value("tinkex_proxy_journal_failing") == 1
     listeners[1].on_event(JournalWritten(1, 0.001))
     assert value("tinkex_proxy_journal_failing") == 0
+    repeated = {"operation": "training", "reason": "lost"}
+    assert value("tinkex_proxy_retries_total", repeated) == 1
+    given_up = {"operation": "sample", "reason": "fault"}
+    assert value("tinkex_proxy_retries_refused_total", given_up) == 1
+    assert value("tinkex_proxy_retries_total", given_up) is None
 
 
 def test_the_ladder_reaches_from_a_millisecond_to_a_training_call() -> None:
@@ -78,3 +92,15 @@ def test_states_are_read_when_they_are_asked_for(registry) -> None:
     assert registry.get_sample_value("tinkex_proxy_circuit_breaker_state", labels) == 1
     assert registry.get_sample_value("g") == 7
     assert b'tinkex_proxy_build_info{version="1"} 1.0' in generate_latest(registry)
+
+
+def test_families_are_read_when_they_are_asked_for(registry) -> None:
+    held = {"active": 1.0}
+    families = {
+        "q": Family("Help.", "state", held.items),
+        "s": Family("Help.", "key_id", lambda: [("k", 2.5)], total=True),
+    }
+    registry.register(StateCollector(list, {}, {}, families))
+    held["active"] = 4.0
+    assert registry.get_sample_value("q", {"state": "active"}) == 4
+    assert registry.get_sample_value("s_total", {"key_id": "k"}) == 2.5

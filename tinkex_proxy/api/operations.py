@@ -94,7 +94,8 @@ def _insight(router: APIRouter, ops: Operations) -> None:
     async def lanes() -> JSONResponse:
         """Every model's lane: depth, what is on the wire, sequence numbers, queue state.
 
-        And every key's pace: what is out, what may be out, for how long all is held back and why.
+        And every key's pace: what is out, what may be out, for how long all is held back and why,
+        what was sent again and how much more may be, and what the upstream holds in which state.
         """
         now = ops.clock.now()
         shown = [
@@ -103,7 +104,12 @@ def _insight(router: APIRouter, ops: Operations) -> None:
             for model in account.models.values()
         ]
         keys = [
-            {"key_id": account.key_id, **account.upstream.pace.snapshot()}
+            {
+                "key_id": account.key_id,
+                **account.upstream.pace.snapshot(),
+                **account.upstream.retries.snapshot(),
+                "queue_states": dict(account.tools.poller.states()),
+            }
             for account in ops.accounts
         ]
         return JSONResponse({"lanes": shown, "keys": keys})

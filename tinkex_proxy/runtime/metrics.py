@@ -8,11 +8,18 @@ forward_backward is wrong by 83 to 98 %.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, StateSetMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    StateSetMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
@@ -27,10 +34,11 @@ from tinkex_proxy.runtime.events import (
     JournalFailed,
     JournalWritten,
     ModelsLost,
+    Repeated,
     Transition,
 )
 
-__all__ = ["DURATION_BUCKETS", "JournalMetrics", "Metrics", "StateCollector"]
+__all__ = ["DURATION_BUCKETS", "Family", "JournalMetrics", "Metrics", "StateCollector"]
 
 DURATION_BUCKETS: Final = tuple(round(0.001 * 2 ** (step / 2), 6) for step in range(41))
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -101,6 +109,18 @@ class Metrics:
             ("breaker", "from", "to"),
             registry=registry,
         )
+        self._retries = Counter(
+            "tinkex_proxy_retries",
+            "Requests sent again by kind of call (docs/retries.md) and by what came before.",
+            ("operation", "reason"),
+            registry=registry,
+        )
+        self._unretried = Counter(
+            "tinkex_proxy_retries_refused",
+            "Requests not sent again because the key's retry budget was spent.",
+            ("operation", "reason"),
+            registry=registry,
+        )
         self._lost = Counter(
             "tinkex_proxy_models_lost",
             "Models that died with their upstream session.",
@@ -123,21 +143,50 @@ class Metrics:
                 self._waits.observe(event.waited_s)
                 if event.datums:
                     self._datums.observe(event.datums)
-            case Transition():
-                labels = (event.breaker, event.before.value, event.after.value)
-                self._transitions.labels(*labels).inc()
-            case BreakerDropped():
-                self._forget(event.breaker)
+            case Transition() | BreakerDropped():
+                self._moved(event)
+            case Repeated():
+                counted = self._retries if event.sent else self._unretried
+                counted.labels(event.operation, event.reason).inc()
             case ModelsLost():
                 self._lost.inc(event.models)
             case _:
                 pass
 
-    def _forget(self, breaker: str) -> None:
+    def _moved(self, event: Transition | BreakerDropped) -> None:
+        if isinstance(event, Transition):
+            labels = (event.breaker, event.before.value, event.after.value)
+            self._transitions.labels(*labels).inc()
+            return
         for before, afters in TRANSITIONS.items():
             for after in afters:
                 with contextlib.suppress(KeyError):  # it has not made this move
-                    self._transitions.remove(breaker, before.value, after.value)
+                    self._transitions.remove(event.breaker, before.value, after.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Several series of one name, read at scrape time.
+
+    Attributes:
+        text: the help.
+        label: what tells them apart; its values come from a closed set, or go with their account.
+        read: gives the value for each label value.
+        total: whether it only ever grows.
+    """
+
+    text: str
+    label: str
+    read: Callable[[], Iterable[tuple[str, float]]]
+    total: bool = False
+
+    def metric(self, name: str) -> Metric:
+        """Read it now."""
+        kind = CounterMetricFamily if self.total else GaugeMetricFamily
+        family = kind(name, self.text, labels=(self.label,))
+        for value, number in self.read():
+            family.add_metric([value], number)
+        return family
 
 
 class JournalMetrics:
@@ -185,6 +234,7 @@ class StateCollector(Collector):
         breakers: gives the snapshots of all breakers.
         gauges: name and help of each gauge, and what to read.
         build: facts of the build.
+        families: name of each series that has a label.
     """
 
     def __init__(
@@ -192,10 +242,12 @@ class StateCollector(Collector):
         breakers: Callable[[], Iterable[dict[str, object]]],
         gauges: dict[str, tuple[str, Callable[[], float]]],
         build: dict[str, str],
+        families: Mapping[str, Family] = MappingProxyType({}),
     ) -> None:
         self._breakers = breakers
         self._gauges = gauges
         self._build = build
+        self._families = families
 
     @override
     def collect(self) -> Iterable[Metric]:
@@ -212,4 +264,6 @@ class StateCollector(Collector):
         yield states
         for name, (text, read) in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=read())
+        for name, family in self._families.items():
+            yield family.metric(name)
         yield InfoMetricFamily("tinkex_proxy_build", "What is running.", value=self._build)

@@ -1,5 +1,6 @@
 """What is read at scrape time: right without traffic, and gone with the key."""
 
+import asyncio
 from functools import partial
 
 import pytest
@@ -8,6 +9,7 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Happened, Kind
 from tinkex_proxy.runtime.account import Account, AccountSettings
+from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.futures import QUEUE_STATES, Poller
 from tinkex_proxy.runtime.gauges import families
 from tinkex_proxy.runtime.lanes import Tools
@@ -20,11 +22,11 @@ SUBMIT = Ask(operation=Operation.SUBMIT, path="/api/v1/optim_step")
 
 @pytest.fixture
 def made(bench, reply):
-    def make(key_id: str, *answers: object) -> Account:
+    def make(key_id: str, *answers: object, clock: ManualClock = bench.clock) -> Account:
         upstream, _ = bench.upstream(answers)
         tools = Tools(
             submitter=Submitter(upstream, bench.clock),
-            poller=Poller(upstream, bench.clock),
+            poller=Poller(upstream, clock),
             knows=partial(knows_model, upstream, bench.clock),
             tasks=bench.tasks,
             clock=bench.clock,
@@ -62,14 +64,14 @@ async def test_each_key_shows_its_own(bench, made, reply) -> None:
 
 
 async def test_the_states_of_all_keys_are_added_up(made, reply) -> None:
-    seen: list[dict[str, float]] = []
     waiting = {"type": "try_again", "queue_state": "paused_rate_limit"}
-    accounts = [made(name, reply(408, waiting), reply(200)) for name in ("a", "b")]
-
-    def look(_: object) -> None:
-        seen.append(values(accounts, "queue_state"))
-
-    for account in accounts:
-        await account.tools.poller.result("r", on_state=look)
-    assert [each["paused_rate_limit"] for each in seen] == [1, 1]
+    clock = ManualClock()
+    accounts = [made(name, reply(408, waiting), reply(200), clock=clock) for name in ("a", "b")]
+    polls = (account.tools.poller.result("r", on_state=lambda _: None) for account in accounts)
+    results = asyncio.gather(*polls)
+    while clock.pending < 2:
+        await asyncio.sleep(0)
+    assert values(accounts, "queue_state")["paused_rate_limit"] == 2
+    clock.advance(1)
+    await results
     assert values(accounts, "queue_state") == dict.fromkeys(QUEUE_STATES, 0)

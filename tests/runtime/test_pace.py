@@ -18,6 +18,7 @@ async def test_nobody_waits_while_nothing_is_refused() -> None:
     assert pace.snapshot() == {
         "submits_out": 0,
         "submits_limit": 2,
+        "submits_waiting": 0,
         "held_back_s": 0.0,
         "held_back_reason": None,
     }
@@ -83,3 +84,99 @@ async def test_what_others_hear_counts_too() -> None:
     pace.heard(10.0, 429, wait_s=3)
     assert pace.held_back() == (3.0, "the upstream answered 429")
     assert pace.snapshot()["submits_out"] == 0
+
+
+async def finished(pace: Pace, status: int = 200) -> None:
+    """One submit that is out is answered."""
+    pace.ended(0.0, status, wait_s=None)
+    await turns()
+
+
+async def test_a_lanes_step_does_not_wait_for_two_thousand_samples() -> None:
+    """All that are out belong to one rollout, and so does all that waits, but for one step."""
+    pace = Pace(ManualClock(10.0), most=1)
+    await pace.go("sampler")
+    gone: list[str] = []
+
+    async def submit(flow: str) -> None:
+        await pace.go(flow)
+        gone.append(flow)
+
+    waiting = [asyncio.create_task(submit("sampler")) for _ in range(2000)]
+    await turns()
+    waiting += [asyncio.create_task(submit(lane)) for lane in ("lane 1", "lane 2")]
+    await turns()
+    assert pace.snapshot()["submits_waiting"] == 2002
+    for _ in range(4):
+        await finished(pace)
+    assert gone == ["sampler", "lane 1", "lane 2", "sampler"]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert pace.snapshot()["submits_waiting"] == 0
+
+
+async def test_a_wait_that_is_prolonged_is_waited_out() -> None:
+    clock = ManualClock(10.0)
+    pace = Pace(clock, most=5)
+    pace.heard(10.0, 429, wait_s=5)
+    waiting = asyncio.create_task(pace.go())
+    await turns()
+    clock.advance(4)
+    pace.heard(14.0, 429, wait_s=5)
+    clock.advance(4.9)
+    await turns()
+    assert not waiting.done()
+    clock.advance(0.1)
+    assert await waiting == 19.0
+    assert clock.pending == 0
+
+
+async def test_giving_up_in_the_moment_of_ones_turn_passes_it_on() -> None:
+    """The turn is given and its owner cancelled before he has seen it: nobody's place is lost."""
+    pace = Pace(ManualClock(10.0), most=1)
+    first = await pace.go()
+    leaving, staying = asyncio.create_task(pace.go()), asyncio.create_task(pace.go())
+    await turns()
+    pace.ended(first, 200, wait_s=None)
+    leaving.cancel()
+    assert await staying == 10.0
+    assert leaving.cancelled()
+    assert pace.snapshot()["submits_out"] == 1
+
+
+async def test_giving_up_in_the_moment_before_ones_turn_leaves_it_to_the_next() -> None:
+    """Cancelled, and not run since: still in line when the turn is given."""
+    pace = Pace(ManualClock(10.0), most=1)
+    first = await pace.go()
+    leaving, staying = asyncio.create_task(pace.go()), asyncio.create_task(pace.go())
+    await turns()
+    leaving.cancel()
+    pace.ended(first, 200, wait_s=None)
+    assert await staying == 10.0
+    assert leaving.cancelled()
+    assert pace.snapshot() == {
+        "submits_out": 1,
+        "submits_limit": 1,
+        "submits_waiting": 0,
+        "held_back_s": 0.0,
+        "held_back_reason": None,
+    }
+
+
+async def test_leave_that_nobody_used_is_given_back() -> None:
+    pace = Pace(ManualClock(10.0), most=1)
+    async with pace.leave("lane") as leave:
+        other = asyncio.create_task(pace.go("other"))
+        await turns()
+        assert not other.done()
+    assert await other == 10.0
+    assert leave.use() is None
+
+
+async def test_leave_holds_for_one_submit() -> None:
+    pace = Pace(ManualClock(10.0), most=1)
+    async with pace.leave("lane") as leave:
+        assert leave.use() == 10.0
+        assert leave.use() is None
+    assert pace.snapshot()["submits_out"] == 1

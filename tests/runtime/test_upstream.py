@@ -132,9 +132,11 @@ async def test_a_throttled_key_holds_back_its_submits_and_nothing_else(bench, re
     assert upstream.pace.snapshot()["held_back_s"] == 7
     for operation in (Operation.POLL, Operation.QUERY):
         await upstream.ask(ask(operation))
-    assert bench.clock.slept == []
-    await upstream.ask(ask())
-    assert bench.clock.slept == [7]
+    assert len(transport.requests) == 3
+    held = asyncio.create_task(upstream.ask(ask()))
+    await turned_away(bench, held, 6.9)
+    bench.clock.advance(0.1)
+    await held
     assert len(transport.requests) == 4
     assert upstream.pace.snapshot()["submits_out"] == 0
 
@@ -144,5 +146,26 @@ async def test_an_sdks_own_refusal_holds_back_the_keys_submits(bench, reply) -> 
     passing = Passing("POST", "/api/v1/asample", [], b"{}", 5.0)
     async with upstream.relay(Operation.SUBMIT, passing) as passed:
         assert passed.status == 429
-    await upstream.ask(ask())
-    assert bench.clock.slept == [7]
+    held = asyncio.create_task(upstream.ask(ask()))
+    await turned_away(bench, held, 6.9)
+    bench.clock.advance(0.1)
+    await held
+
+
+async def turned_away(bench, held: asyncio.Task[object], seconds: float) -> None:
+    """Hold that a submit has not gone yet after so long."""
+    await asyncio.sleep(0)
+    bench.clock.advance(seconds)
+    await asyncio.sleep(0)
+    assert not held.done()
+
+
+async def test_leave_that_was_waited_for_is_sent_with_once(bench, reply) -> None:
+    """The first submit goes at once; its repetition waits for a turn of its own."""
+    upstream, transport = bench.upstream([reply(), reply()])
+    async with upstream.pace.leave("lane") as leave:
+        assert upstream.pace.snapshot()["submits_out"] == 1
+        await upstream.ask(ask(leave=leave))
+        await upstream.ask(ask(leave=leave))
+    assert len(transport.requests) == 2
+    assert upstream.pace.snapshot()["submits_out"] == 0

@@ -31,6 +31,7 @@ from tinkex_proxy.runtime.flights import Flight, FlightRefused, Flights, ask_of
 from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lane_pages import LanePages
+from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, admission
 from tinkex_proxy.runtime.tasks import Tasks
@@ -246,13 +247,17 @@ class LaneDriver:
             while True:
                 self._wake.clear()
                 now = clock.now()
-                batch = self.lane.poll(now)
-                if batch is not None:
-                    await self._submit(batch, now)
-                elif (ask_at := self.lane.ask_at(now)) is None:
+                ask_at = self.lane.ask_at(now)
+                if ask_at is None:
                     return
-                else:
+                if ask_at > now:
                     await self._pause(ask_at - now)
+                    continue
+                # Leave first: while it is waited for, calls may still join, and be taken back.
+                async with self._tools.submitter.leave(("lane", self.model_id)) as leave:
+                    now = clock.now()
+                    if (batch := self.lane.poll(now)) is not None:
+                        await self._submit(batch, now, leave)
         finally:
             self._runner = None
 
@@ -266,13 +271,18 @@ class LaneDriver:
         finally:
             call_off()
 
-    async def _submit(self, batch: Batch, now: float) -> None:
+    async def _submit(self, batch: Batch, now: float, leave: Leave) -> None:
         calls = [self._calls[item.id] for item in batch.items]
         self._mark_left(batch, calls, now)
         page: Page | None = None
         try:
             ask = encode(
-                self.model_id, batch, calls, flavour=self.flavour, identity=uuid.uuid4().hex
+                self.model_id,
+                batch,
+                calls,
+                flavour=self.flavour,
+                identity=uuid.uuid4().hex,
+                leave=leave,
             )
             accept = accept_of(calls[0])
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)

@@ -1,45 +1,104 @@
 """Waiting for leave to submit, where the upstream has asked a key to slow down.
 
-`core.throttle` decides how many of one key's submits may be out and from when; here they wait, in
-the order they came.
+`core.throttle` decides how many of one key's submits may be out and from when, `core.fair` whose
+turn it is: lanes and sampling sessions take turns, so that none of them can keep the others away.
+
+Whoever still has something to decide when it leaves (which calls make up a batch; whether the
+caller is still there) gets its leave first, as a `Leave`, and sends with that. Who gives up waiting
+is out of the line at once, and a leave that came to nobody goes to the next.
 """
 
 import asyncio
+from collections.abc import Hashable
+from types import TracebackType
+from typing import Self
 
+from tinkex_proxy.core.fair import FairLine
 from tinkex_proxy.core.throttle import Throttle
 from tinkex_proxy.runtime.clock import Clock
 
-__all__ = ["Pace"]
+__all__ = ["Leave", "Pace"]
 
 # What a 429 without Retry-After means; the SDK's figure.
 DEFAULT_WAIT_S = 1.0
 _SLOW_DOWN = frozenset({402, 429})
 
 
+class Leave:
+    """Leave to submit once, waited for in `async with`; unused, it is given back at the end of it.
+
+    Args:
+        pace: whose line.
+        flow: whose turn is taken.
+    """
+
+    def __init__(self, pace: "Pace", flow: Hashable) -> None:
+        self._pace = pace
+        self.flow = flow
+        self._from: float | None = None
+
+    async def __aenter__(self) -> Self:
+        """Wait for it."""
+        self._from = await self._pace.go(self.flow)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give it back if nobody has used it."""
+        if (unused := self.use()) is not None:
+            self._pace.ended(unused, None, wait_s=None)
+
+    def use(self) -> float | None:
+        """The moment from which it holds, for the first who asks; `Pace.ended` must follow."""
+        moment, self._from = self._from, None
+        return moment
+
+
 class Pace:
     """The line in front of one key's submits.
 
     Args:
-        clock: measures and sleeps.
+        clock: measures and wakes.
         most: submits that may be out at once while nothing is refused.
     """
 
     def __init__(self, clock: Clock, *, most: int) -> None:
         self._clock = clock
         self._throttle = Throttle(most)
-        self._head = asyncio.Lock()
-        self._freed = asyncio.Event()
+        self._line = FairLine[asyncio.Future[float]]()
+        self._alarm_at: float | None = None
         self._reason: str | None = None
 
-    async def go(self) -> float:
-        """Wait for leave to submit; gives the moment of it. `ended` must follow."""
-        if self._head.locked() or not self._throttle.may_go(self._clock.now()):
-            async with self._head:
-                await self._turn()
-                self._throttle.went()
-        else:
+    def leave(self, flow: Hashable) -> Leave:
+        """Leave to submit once, to be waited for."""
+        return Leave(self, flow)
+
+    async def go(self, flow: Hashable = None) -> float:
+        """Wait for leave to submit; gives the moment of it. `ended` must follow.
+
+        Args:
+            flow: whose turn it takes, if turns have to be taken.
+        """
+        now = self._clock.now()
+        if not len(self._line) and self._throttle.may_go(now):
             self._throttle.went()
-        return self._clock.now()
+            return now
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        place = self._line.add(flow, turn)
+        self._let_go()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._line.remove(place)
+            else:  # its turn had just come; it is another's now
+                self._throttle.ended()
+                self._let_go()
+            raise
 
     def ended(self, sent_at: float, status: int | None, *, wait_s: float | None) -> None:
         """Note how a submit was answered.
@@ -51,7 +110,7 @@ class Pace:
         """
         self.heard(sent_at, status, wait_s=wait_s)
         self._throttle.ended()
-        self._freed.set()
+        self._let_go()
 
     def heard(self, sent_at: float, status: int | None, *, wait_s: float | None) -> None:
         """Note what an answer says about the pace, whoever's it was."""
@@ -62,6 +121,7 @@ class Pace:
             self._reason = f"the upstream answered {status}"
         elif status is not None and status < 400:
             self._throttle.admitted()
+            self._let_go()
 
     def held_back(self) -> tuple[float, str] | None:
         """For how many seconds no submit goes, and why; None when they go."""
@@ -79,16 +139,25 @@ class Pace:
         return {
             "submits_out": self._throttle.out,
             "submits_limit": self._throttle.limit,
+            "submits_waiting": len(self._line),
             "held_back_s": 0.0 if held is None else round(held[0], 3),
             "held_back_reason": None if held is None else held[1],
         }
 
-    async def _turn(self) -> None:
-        """Wait at the head of the line until one more may go."""
-        while not self._throttle.may_go(now := self._clock.now()):
-            until = self._throttle.held_until(now)
-            if until is not None:
-                await self._clock.sleep(until - now)
-                continue
-            self._freed.clear()
-            await self._freed.wait()
+    def _let_go(self) -> None:
+        """Give leave to as many as may go now; see to it that the rest is thought of in time."""
+        now = self._clock.now()
+        while len(self._line) and self._throttle.may_go(now):
+            turn = self._line.take()
+            if not turn.cancelled():
+                self._throttle.went()
+                turn.set_result(now)
+        until = self._throttle.held_until(now)
+        if len(self._line) and until is not None and self._alarm_at is None:
+            self._alarm_at = until
+            self._clock.call_later(until - now, self._alarm)
+
+    def _alarm(self) -> None:
+        """The time to hold back is over, unless it has been prolonged."""
+        self._alarm_at = None
+        self._let_go()

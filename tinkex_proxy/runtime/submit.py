@@ -9,6 +9,7 @@ have run. Where the upstream is known not to recognise repetitions (SkyRL 0.3.0 
 such a submit is not repeated: its caller is told that the outcome is unknown.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import msgspec
@@ -27,7 +28,7 @@ from tinkex_proxy.errors import (
     UpstreamUnreachable,
 )
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.pace import DEFAULT_WAIT_S
+from tinkex_proxy.runtime.pace import DEFAULT_WAIT_S, Leave
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 
@@ -87,6 +88,10 @@ class Submitter:
         self._upstream = upstream
         self._clock = clock
         self._patience_s = patience_s
+
+    def leave(self, flow: Hashable) -> Leave:
+        """Leave to submit once, to be waited for and sent with (`Ask.leave`)."""
+        return self._upstream.pace.leave(flow)
 
     async def submit(self, ask: Ask) -> Admitted | Refused:
         """Repeat `ask` until the upstream has answered it."""

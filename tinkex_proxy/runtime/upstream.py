@@ -7,15 +7,16 @@ one of two exceptions: `CircuitOpen` (nothing was sent) or `Unanswered` (with it
 Heartbeats pass an open breaker: a session that is not kept alive takes its models with it. So do
 probes, which only ask whether and how the upstream answers, and never count.
 
-Submits of a key that was asked to slow down wait in line (`pace.py`), whoever asked for them.
+Submits of a key that was asked to slow down wait for their turn (`pace.py`), whoever asked for
+them.
 
 A long poll is no probe of a half-open circuit: it is held for minutes, and who asks meanwhile would
 be refused. A question goes first in its place.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -28,7 +29,7 @@ from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Exchange, Hub
-from tinkex_proxy.runtime.pace import Pace
+from tinkex_proxy.runtime.pace import Leave, Pace
 from tinkex_proxy.runtime.retries import Retries
 from tinkex_proxy.runtime.transport import (
     Passed,
@@ -96,6 +97,8 @@ class Ask:
         timeout_s: seconds until the whole answer must be there; None takes the upstream's default.
         patience: True where running out of time is our own choice (a long poll) and says nothing
             about the upstream.
+        flow: whose turn a submit takes where turns have to be taken: a lane, a sampling session.
+        leave: to send it the first time, where its sender has waited for that already.
     """
 
     operation: Operation
@@ -111,6 +114,8 @@ class Ask:
     timeout_s: float | None = None
     method: str = "POST"
     patience: bool = False
+    flow: Hashable = None
+    leave: Leave | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,9 @@ class Upstream:
         """
         if ask.operation is not Operation.SUBMIT:
             return await self._ask(ask)
-        sent_at = await self.pace.go()
+        sent_at = None if ask.leave is None else ask.leave.use()
+        if sent_at is None:
+            sent_at = await self.pace.go(ask.flow)
         status, wait_s = None, None
         try:
             response = await self._ask(ask)

@@ -10,6 +10,7 @@ import msgspec
 from tinkex_proxy.core.coalesce import Item
 from tinkex_proxy.core.lane import Batch
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.transport import Response
@@ -180,7 +181,13 @@ class Call:
 
 
 def encode(
-    model_id: str, batch: Batch, calls: Sequence[Call], *, flavour: Flavour, identity: str
+    model_id: str,
+    batch: Batch,
+    calls: Sequence[Call],
+    *,
+    flavour: Flavour,
+    identity: str,
+    leave: Leave | None = None,
 ) -> Ask:
     """Make the one request that carries `calls`.
 
@@ -199,6 +206,8 @@ def encode(
         identity=identity,
         repeatable=flavour is Flavour.PROTOBUF,
         persistent=any(call.work.of_sdk for call in calls),
+        flow=None if leave is None else leave.flow,
+        leave=leave,
     )
 
 

@@ -146,3 +146,77 @@ async def test_time_is_accounted_for(proxy) -> None:
     answer = await train(proxy, model_id, [datum(1)])
     parts = [part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")]
     assert parts == ["queue", "linger", "upload", "upstream-queue", "compute"]
+
+
+def pace_of(proxy):
+    return proxy.proxy.services.accounts.of_default().upstream.pace
+
+
+def held_back(proxy) -> None:
+    """The upstream has asked this key to slow down, for longer than any caller here waits."""
+    pace_of(proxy).heard(proxy.proxy.services.clock.now(), 429, wait_s=60)
+
+
+async def late(proxy, path: str, body: object, **more: str) -> None:
+    """A call whose caller's time is over before its turn has come."""
+    answer = await proxy.post(path, body, X_Request_Timeout="0.05", **more)
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    assert "nothing was sent" in answer.json()["detail"]
+
+
+async def test_a_deadline_while_the_key_is_held_back_takes_training_calls_back(proxy) -> None:
+    """They stand in their lane and the lane stands in the key's line: nothing has left."""
+    model_id = await proxy.create()
+    lane = proxy.proxy.services.accounts.of_default().model(model_id).driver.lane
+    held_back(proxy)
+    fb = {"model_id": model_id, "data": [datum(1)]}
+    await late(proxy, "/v1/forward_backward", fb)
+    await late(proxy, "/v1/optim_step", {"model_id": model_id})
+    await late(proxy, "/v1/forward_backward_batch", {"requests": [fb, fb]})
+    await late(proxy, "/v1/optim_step_batch", {"requests": [{"model_id": model_id}] * 2})
+    assert (lane.depth, lane.next_seq, lane.on_wire) == (0, 1, None)
+    assert pace_of(proxy).snapshot()["submits_out"] == 0
+
+
+@pytest.mark.parametrize("of", [{"base_model": "sandbox/tiny-1"}, {"model_id": None}])
+async def test_a_deadline_while_the_key_is_held_back_takes_samples_back(proxy, of) -> None:
+    """Out of the key's line too, so that nobody's turn is taken by who is gone."""
+    model_id = await proxy.create()
+    body = {"prompt": [3], "sampling_params": {"max_tokens": 1}, **of}
+    body = {**body, "model_id": model_id} if "model_id" in of else body
+    assert (await proxy.post("/v1/sample", body)).status_code == 200
+    held_back(proxy)
+    await asyncio.gather(*(late(proxy, "/v1/sample", body) for _ in range(3)))
+    while proxy.proxy.services.ledger.running:
+        await asyncio.sleep(0)
+    shown = pace_of(proxy).snapshot()
+    assert (shown["submits_out"], shown["submits_waiting"]) == (0, 0)
+
+
+async def test_of_a_batch_what_has_not_left_is_taken_back(start, upstream) -> None:
+    """The first item is on the wire and counts; the others' deadline has passed."""
+    proxy = await start(await upstream(), batching={"max_batch_size": 1})
+    model_id = await proxy.create()
+    release = stalled(proxy, model_id)
+    fb = {"model_id": model_id, "data": [datum(1)]}
+    answer = await proxy.post(
+        "/v1/forward_backward_batch", {"requests": [fb, fb, fb]}, X_Request_Timeout="0.05"
+    )
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (504, "deadline_exceeded")
+    release.set()
+    kept = await proxy.client.get(f"/v1/futures/{problem['request_id']}", params={"wait": 20})
+    told = [item.get("error", {}).get("code") for item in kept.json()["results"]]
+    assert told == [None, "deadline_exceeded", "deadline_exceeded"]
+    assert (await step(proxy, model_id)).status_code == 200
+    lane = (await proxy.client.get("/lanes")).json()["lanes"][0]
+    assert (lane["requests"], lane["next_seq"]) == (2, 3)
+
+
+async def test_while_a_lane_waits_for_its_turn_its_batch_still_grows(proxy) -> None:
+    """Four calls come while the key is held back, and leave as one request when it is not."""
+    model_id = await proxy.create()
+    pace = pace_of(proxy)
+    pace.heard(proxy.proxy.services.clock.now(), 429, wait_s=0.2)
+    answers = await asyncio.gather(*(train(proxy, model_id, [datum(n)]) for n in range(4)))
+    assert {answer.json()["batch"]["requests"] for answer in answers} == {4}

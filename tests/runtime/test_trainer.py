@@ -10,6 +10,7 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Fault, Outcome
 from tinkex_proxy.errors import (
     CircuitOpen,
+    DeadlineExceeded,
     ModelNotFound,
     OutcomeUnknown,
     ProxyError,
@@ -277,6 +278,30 @@ async def test_a_ticket_takes_back_all_or_nothing(account) -> None:
     await calls[0].answer
     assert late.withdraw() is False
     await calls[1].answer
+
+
+async def test_of_several_calls_a_ticket_takes_back_those_that_have_not_left(account) -> None:
+    """And puts nothing more: an item of the batch that was still on its way comes too late."""
+    model = account.model(await created(account))
+    ticket, work = Ticket(), [trainer.Order("/api/v1/optim_step", {})]
+    (gone,) = ticket.put(model, work)
+    await gone.answer
+    (waiting,) = ticket.put(model, work)
+    with ticket.unsent():
+        assert ticket.withdraw() is False
+    assert waiting.answer.cancelled()
+    with pytest.raises(DeadlineExceeded, match="nothing of it was sent"):
+        ticket.put(model, work)
+
+
+async def test_what_is_on_its_way_and_has_sent_nothing_can_be_taken_back(account) -> None:
+    ticket = Ticket()
+    with ticket.unsent():
+        assert ticket.withdraw() is True
+    sent = Ticket()
+    with sent.unsent():
+        pass
+    assert sent.withdraw() is False
 
 
 async def test_training_before_the_upstream_is_known_asks_it_first(account, service) -> None:

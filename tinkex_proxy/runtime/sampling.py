@@ -6,6 +6,7 @@ submitted, further samples reuse it, those that come while it is being made incl
 """
 
 import asyncio
+import contextlib
 import uuid
 
 import msgspec
@@ -15,7 +16,8 @@ from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model, Sampler
-from tinkex_proxy.runtime.submit import Admitted
+from tinkex_proxy.runtime.pace import Leave
+from tinkex_proxy.runtime.submit import Admitted, Refused
 from tinkex_proxy.runtime.trainer import Ticket, order
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask
 from tinkex_proxy.runtime.work import Order
@@ -30,10 +32,7 @@ async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer
     """Draw `num_samples` continuations of a prompt."""
     account.upstream.breaker.check()
     for may_retry in (True, False):
-        sampler = await _sampler_of(account, body)
-        began = account.tools.clock.now()
-        verdict = await account.tools.submitter.submit(_ask(body, sampler))
-        ticket.timeline.upload_s = account.tools.clock.now() - began
+        sampler, verdict = await _submit(account, body, ticket)
         if isinstance(verdict, Admitted):
             return await _result(account, verdict, ticket)
         if verdict.status not in {404, 410} or not may_retry:
@@ -42,6 +41,22 @@ async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer
         if body.model_id is not None:
             account.model(body.model_id).shown = None
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def _submit(
+    account: Account, body: Sample, ticket: Ticket
+) -> tuple[Sampler, Admitted | Refused]:
+    """Send it once its turn has come; until then its caller can take it back."""
+    tools = account.tools
+    async with contextlib.AsyncExitStack() as line:
+        with ticket.unsent():
+            sampler = await _sampler_of(account, body)
+            turn = tools.submitter.leave(("sampler", sampler.sampling_session_id))
+            leave = await line.enter_async_context(turn)
+        began = tools.clock.now()
+        verdict = await tools.submitter.submit(_ask(body, sampler, leave))
+        ticket.timeline.upload_s = tools.clock.now() - began
+    return sampler, verdict
 
 
 async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> SampleAnswer:
@@ -56,7 +71,7 @@ async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> Sampl
     return decode_sample(response.body, response.content_type)
 
 
-def _ask(body: Sample, sampler: Sampler) -> Ask:
+def _ask(body: Sample, sampler: Sampler, leave: Leave) -> Ask:
     fields = {
         "sampling_session_id": sampler.sampling_session_id,
         "seq_id": sampler.take_seq(),
@@ -73,6 +88,8 @@ def _ask(body: Sample, sampler: Sampler) -> Ask:
         body=msgspec.json.encode(fields),
         identity=uuid.uuid4().hex,
         kind=Kind.SAMPLE,
+        flow=leave.flow,
+        leave=leave,
     )
 
 

@@ -10,14 +10,15 @@ found by the names of its parts, so those, and how it is cut into pieces, come o
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
-from tinkex_proxy.errors import ProxyError, UpstreamFault
+from tinkex_proxy.errors import DeadlineExceeded, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
@@ -76,6 +77,17 @@ class Ticket:
     origin: Origin | None = None
     timeline: Timeline = field(default_factory=Timeline)
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
+    _unsent: int = 0
+    _over: bool = False
+
+    @contextmanager
+    def unsent(self) -> Iterator[None]:
+        """While something of this call is on its way, and nothing of that has left."""
+        self._unsent += 1
+        try:
+            yield
+        finally:
+            self._unsent -= 1
 
     def put(self, model: Model, works: Sequence[Work], *, item: int = 0) -> list[Call]:
         """Put work on a model's lane in this caller's name.
@@ -84,7 +96,12 @@ class Ticket:
             model: whose lane.
             works: the pieces of one of the call's items.
             item: which of them.
+
+        Raises:
+            DeadlineExceeded: the caller is gone by now.
         """
+        if self._over:
+            raise _too_late()
         calls = model.put(works, deadline=self.deadline, origin=self.origin, part=str(item))
         self._placed.append((model, calls))
         return calls
@@ -100,11 +117,16 @@ class Ticket:
         return model.driver.flights.sizes(self.origin.id, str(item))
 
     def withdraw(self) -> bool:
-        """Take everything back; False, and nothing changed, when any of it has left."""
-        placed = [call for _, calls in self._placed for call in calls]
-        if not placed or any(call.left or call.answer.done() for call in placed):
-            return False
-        return all(model.driver.withdraw(calls) for model, calls in self._placed)
+        """Take back what has not left; tell whether that was all, so that nothing runs.
+
+        What was put together leaves together: a call in several parts goes on once one of them has
+        left. The calls of a batch are taken back each by itself.
+        """
+        self._over = bool(self._placed or self._unsent)
+        self._placed = [
+            (model, calls) for model, calls in self._placed if not model.driver.withdraw(calls)
+        ]
+        return self._over and not self._placed
 
 
 async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> dict[str, object]:
@@ -167,7 +189,8 @@ async def train(
     if not ticket.sent(model):
         account.upstream.breaker.check()
     if not account.learned:
-        await account.ready()
+        with ticket.unsent():
+            await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
     parts = _cut(account, call, ticket.sizes(model, item))
     works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
@@ -298,6 +321,8 @@ async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
     ticket.timeline = calls[-1].timeline
     answers = []
     for number, answer in enumerate(done):
+        if isinstance(answer, asyncio.CancelledError):
+            raise _too_late()
         if isinstance(answer, BaseException):
             if len(calls) > 1 and isinstance(answer, ProxyError):
                 worked = sum(1 for other in done if not isinstance(other, BaseException))
@@ -308,6 +333,10 @@ async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
             raise answer
         answers.append(answer)
     return answers
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("The caller was gone before this part left; nothing of it was sent.")
 
 
 def _training(

@@ -2,8 +2,10 @@
 
 import pytest
 
+from tinkex_proxy.api.asgi import BodyLimits
 from tinkex_proxy.assembly import _breaker_settings, build
 from tinkex_proxy.config import Settings
+from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import ApiKeyMissing
 from tinkex_proxy.wire.datum import Flavour
@@ -74,10 +76,24 @@ async def test_the_hosted_service_wants_a_key_and_others_may_not() -> None:
 async def test_what_callers_meet_is_set_too() -> None:
     options = {
         "server.max_body_bytes": 5000,
+        "admission.body_timeout_s": 4,
         "calls.default_timeout_s": 7,
         "upstream.extra_loss_fns": ["mine"],
     }
     settings = build(Settings.load({**UPSTREAM, **options})).services.settings
-    assert settings.max_body_bytes == 5000
+    assert settings.body == BodyLimits(5000, 4)
     assert settings.default_timeout_s == 7
     assert settings.extra_loss_fns == frozenset({"mine"})
+
+
+async def test_what_is_taken_on_is_bounded_as_set() -> None:
+    options = {
+        "admission.max_bytes": 70_000_000,
+        "admission.max_calls": 3000,
+        "admission.max_lane_depth": 40,
+    }
+    intake = build(Settings.load({**UPSTREAM, **options})).services.intake
+    assert intake.admission.bounds == Bounds(
+        max_bytes=70_000_000, max_calls=3000, max_lane_depth=40
+    )
+    assert build(Settings.load(UPSTREAM)).services.intake.admission.bounds == Bounds()

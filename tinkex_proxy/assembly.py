@@ -17,13 +17,14 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.api.app import make_app
-from tinkex_proxy.api.asgi import ASGIApp
+from tinkex_proxy.api.asgi import ASGIApp, BodyLimits
 from tinkex_proxy.api.breakers import Breakers
 from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.sdk import SdkRouteSettings, sdk_routes
 from tinkex_proxy.config import Settings, masked
+from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.coalesce import Limits
@@ -37,6 +38,7 @@ from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.feed import Feed
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.gauges import families
+from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
@@ -167,8 +169,9 @@ def build(settings: Settings, *, clock: Clock | None = None, store: Store | None
         ),
         clock=clock,
         hub=hub,
+        intake=Intake(_bounds(settings), clock=clock, hub=hub),
         settings=PlainSettings(
-            max_body_bytes=settings.server.max_body_bytes,
+            body=BodyLimits(settings.server.max_body_bytes, settings.admission.body_timeout_s),
             default_timeout_s=calls.default_timeout_s,
             extra_loss_fns=frozenset(settings.upstream.extra_loss_fns),
         ),
@@ -258,6 +261,15 @@ class _Makings:
         return Account(key_id, upstream, tools, account_settings)
 
 
+def _bounds(settings: Settings) -> Bounds:
+    chosen = settings.admission
+    return Bounds(
+        max_bytes=chosen.max_bytes,
+        max_calls=chosen.max_calls,
+        max_lane_depth=chosen.max_lane_depth,
+    )
+
+
 def _breaker_settings(settings: Settings) -> BreakerSettings:
     chosen = settings.circuit_breaker
     slowest = max(settings.upstream.request_timeout_s, settings.upstream.poll_timeout_s)
@@ -297,6 +309,7 @@ def _operations(
     return Operations(
         accounts=services.accounts,
         clock=services.clock,
+        intake=services.intake,
         readiness=readiness,
         registry=registry if settings.metrics.enabled else None,
         upstream=upstream,
@@ -316,7 +329,7 @@ def _operations(
 
 
 def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCollector:
-    accounts, ledger = services.accounts, services.ledger
+    accounts, intake = services.accounts, services.intake
 
     def alive() -> float:
         return sum(1 for a in accounts for m in a.models.values() if m.gone is None)
@@ -333,7 +346,14 @@ def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCo
             "tinkex_proxy_lanes": ("Lanes of live models.", alive),
             "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),
             "tinkex_proxy_lane_depth": ("Calls that have not left their lane.", depth),
-            "tinkex_proxy_inflight_calls": ("Plain calls not answered.", lambda: ledger.running),
+            "tinkex_proxy_inflight_calls": (
+                "Calls that were taken on and have not ended.",
+                lambda: intake.usage.calls,
+            ),
+            "tinkex_proxy_inflight_bytes": (
+                "Bytes that calls hold: bodies, and what is made of them.",
+                lambda: intake.usage.size_bytes,
+            ),
             "tinkex_proxy_tasks": (
                 "Background tasks. A proxy at rest has one for each session, its heartbeat.",
                 lambda: len(tasks),

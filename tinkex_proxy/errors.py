@@ -12,6 +12,7 @@ from typing_extensions import override
 __all__ = [
     "ApiKeyMissing",
     "ApiKeyRefused",
+    "BodyStalled",
     "CircuitOpen",
     "DeadlineExceeded",
     "Draining",
@@ -26,6 +27,7 @@ __all__ = [
     "ModelGone",
     "ModelNotFound",
     "OutcomeUnknown",
+    "Overloaded",
     "PayloadTooLarge",
     "ProxyError",
     "RouteNotFound",
@@ -84,6 +86,13 @@ class PayloadTooLarge(ProxyError):
     """The body exceeds `server.max_body_bytes`."""
 
     code = "payload_too_large"
+
+
+class BodyStalled(ProxyError):
+    """Nothing of the body came for `admission.body_timeout_s`."""
+
+    code = "body_stalled"
+    retryable = True
 
 
 class ForeignHost(ProxyError):
@@ -163,6 +172,13 @@ class CircuitOpen(ProxyError):
     """The breaker of this upstream and key lets nothing through; nothing was sent."""
 
     code = "circuit_open"
+    retryable = True
+
+
+class Overloaded(ProxyError):
+    """A bound of `admission` is used up: the call was shed, and nothing of it sent."""
+
+    code = "overloaded"
     retryable = True
 
 

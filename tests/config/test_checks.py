@@ -42,6 +42,8 @@ def test_another_listener_is_no_loop(options: dict[str, str]) -> None:
         ({"batching.preferred_sizes": "8,2000"}, r"\[2000\] exceed batching.max_datums"),
         ({"upstream.connect_timeout_s": "61"}, "can never pass"),
         ({"circuit_breaker.slow_call_ms": "60000"}, "it fails first"),
+        ({"admission.max_bytes": "1000000"}, "only while nothing else is held"),
+        ({"admission.max_lane_depth": "9"}, "never wait together"),
     ],
 )
 def test_a_setting_that_another_makes_void_is_found(options: dict[str, str], sentence: str) -> None:
@@ -86,6 +88,17 @@ def test_batches_of_one_are_worth_a_warning() -> None:
     (found,) = find_warnings(Settings.load(options))
     assert "no call ever shares" in found
     assert find_warnings(Settings.load({**options, "batching.enabled": "false"})) == []
+
+
+def test_fewer_calls_than_one_sdk_makes_are_worth_a_warning() -> None:
+    (found,) = find_warnings(Settings.load({"admission.max_calls": "1999"}))
+    assert "2000 samples" in found
+    assert find_warnings(Settings.load({"admission.max_calls": "2000"})) == []
+
+
+def test_a_shallow_lane_contradicts_nothing_where_no_calls_share() -> None:
+    options = {"admission.max_lane_depth": "1", "batching.enabled": "false"}
+    assert find_contradictions(Settings.load(options)) == []
 
 
 def test_a_time_open_that_never_grows_is_worth_a_warning() -> None:

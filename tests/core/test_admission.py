@@ -27,6 +27,13 @@ def test_a_call_that_is_alone_is_not_shed_for_its_size() -> None:
     assert admission.hold("b", 1) is Bound.BYTES
 
 
+def test_what_was_taken_on_before_is_never_shed() -> None:
+    admission = Admission(BOUNDS)
+    assert admission.hold("a", 90) is None
+    assert admission.hold("a", 90, owed=True, early=True) is None
+    assert admission.total.size_bytes == 180
+
+
 def test_pieces_that_came_early_leave_room_for_the_one_they_wait_for() -> None:
     """Not even alone may they fill everything: what they wait for would never be read."""
     admission = Admission(BOUNDS)

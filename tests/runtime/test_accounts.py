@@ -43,6 +43,13 @@ def test_a_key_has_the_same_name_under_the_same_salt() -> None:
     assert accounts(salt=b"s" * 16).key_id("tml-a") == accounts(salt=b"s" * 16).key_id("tml-a")
 
 
+def test_the_key_id_of_a_caller_is_known_before_there_is_an_account() -> None:
+    registry = accounts()
+    assert registry.key_id_of("tml-mine") == registry.key_id("tml-mine")
+    assert registry.key_id_of(None) == registry.key_id("tml-ours")
+    assert len(registry) == 0
+
+
 def test_no_key_at_all() -> None:
     assert accounts(default_key=None).of(None).key is None
     with pytest.raises(ApiKeyMissing, match="X-API-Key"):

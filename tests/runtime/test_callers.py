@@ -40,6 +40,18 @@ def test_each_callers_calls_go_in_the_order_of_its_own_count() -> None:
     assert (shared.waiting, shared.expected("a")) == (0, 3)
 
 
+def test_a_call_is_awaited_while_others_of_its_caller_wait_for_it() -> None:
+    shared, _ = recorded()
+    assert not shared.awaits("a", 1)
+    shared.place("a", 2, "a2")
+    assert shared.awaits("a", 1)
+    assert not shared.awaits("a", 3)
+    assert not shared.awaits("a", None)
+    assert not shared.awaits("b", 1)
+    shared.place("a", 1, "a1")
+    assert not shared.awaits("a", 3)
+
+
 def test_a_call_without_a_number_goes_at_once() -> None:
     shared, queue = recorded()
     shared.place("a", 2, "a2")

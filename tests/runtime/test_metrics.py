@@ -14,6 +14,7 @@ from tinkex_proxy.runtime.events import (
     ModelsLost,
     Note,
     Repeated,
+    Shed,
     Transition,
 )
 from tinkex_proxy.runtime.metrics import (
@@ -44,12 +45,14 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
         JournalFailed("the disk is full"),
         Repeated("training", "lost", sent=True),
         Repeated("sample", "fault", sent=False),
+        Shed("bytes"),
         Note("info", "nothing to count"),
     ):
         for listener in listeners:
             listener.on_event(event)
     value = registry.get_sample_value
     assert value("tinkex_proxy_calls_total", {"operation": "forward", "code": "ok"}) == 1
+    assert value("tinkex_proxy_shed_total", {"reason": "bytes"}) == 1
     poll = {"operation": "poll", "code_class": "4xx", "outcome": "success"}
     assert value("tinkex_proxy_upstream_requests_total", poll) == 1
     lost = {"operation": "submit", "code_class": "none", "outcome": "failure"}

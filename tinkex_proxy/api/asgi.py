@@ -1,13 +1,17 @@
 """The few ASGI moves that the hot paths make without a framework: read a body, send an answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from tinkex_proxy.errors import PayloadTooLarge
+from tinkex_proxy.errors import BodyStalled, PayloadTooLarge
+from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = [
     "ASGIApp",
+    "BodyLimits",
     "CallerLeft",
     "Message",
     "Receive",
@@ -37,31 +41,76 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, max_bytes: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may be.
+
+    Attributes:
+        max_bytes: longest.
+        stall_s: longest time in which nothing of it comes.
+    """
+
+    max_bytes: int
+    stall_s: float
+
+
+async def read_body(
+    headers: Mapping[str, str], receive: Receive, limits: BodyLimits, hold: Hold | None = None
+) -> bytes:
     """Read the whole body.
 
+    Args:
+        headers: by lower-case name.
+        receive: gives it.
+        limits: what it may be.
+        hold: grows as long as the body is announced to be, or with it; None where it is so short
+            that nobody counts it.
+
     Raises:
+        BodyStalled: nothing of it came for too long.
         CallerLeft: it was cut off; what came is not the call, and may not stand for it under its
             `Idempotency-Key`.
-        PayloadTooLarge: it says that it is, or turns out to be, longer than `max_bytes`.
+        Overloaded: there is no room for it; where its length was announced, nothing of it was read.
+        PayloadTooLarge: it says that it is, or turns out to be, longer than it may be.
     """
     announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes:
-        raise too_large(int(announced), max_bytes)
+    size = int(announced) if announced.isdigit() else 0
+    if size > limits.max_bytes:
+        raise too_large(size, limits.max_bytes)
+    if hold is not None:
+        hold.grow(size)
     chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerLeft
-        chunk = message.get("body", b"")
-        if isinstance(chunk, bytes) and chunk:
+    size, more = 0, True
+    while more:
+        chunk, more = await _chunk(receive, limits.stall_s)
+        if chunk:
             chunks.append(chunk)
             size += len(chunk)
-        if size > max_bytes:
-            raise too_large(size, max_bytes)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if size > limits.max_bytes:
+            raise too_large(size, limits.max_bytes)
+        if hold is not None:
+            hold.grow(size)
+    return b"".join(chunks)  # of one chunk it is the chunk itself
+
+
+async def _chunk(receive: Receive, seconds: float) -> tuple[bytes, bool]:
+    """What comes next of a body, and whether there is more."""
+    message = await _soon(receive, seconds)
+    if message["type"] == "http.disconnect":
+        raise CallerLeft
+    chunk = message.get("body", b"")
+    return chunk if isinstance(chunk, bytes) else b"", bool(message.get("more_body", False))
+
+
+async def _soon(receive: Receive, seconds: float) -> Message:
+    try:
+        async with asyncio.timeout(seconds):
+            return await receive()
+    except TimeoutError:
+        raise BodyStalled(
+            f"Nothing of the body came for {seconds:g} s (admission.body_timeout_s); room is held "
+            "for it meanwhile. Nothing was sent; send the call again.",
+        ) from None
 
 
 def too_large(size: int, max_bytes: int) -> PayloadTooLarge:

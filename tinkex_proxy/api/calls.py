@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from tinkex_proxy.api.asgi import (
+    BodyLimits,
     CallerLeft,
     Receive,
     Scope,
@@ -36,6 +37,7 @@ from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallEnded, Hub, Note
+from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.trainer import Ticket
@@ -50,12 +52,12 @@ class PlainSettings:
     """What holds for every plain call.
 
     Attributes:
-        max_body_bytes: longest body taken.
+        body: what a body may be.
         default_timeout_s: deadline of a caller that names none, or None.
         extra_loss_fns: losses the upstream has beyond those we know.
     """
 
-    max_body_bytes: int = 64 * 1024 * 1024
+    body: BodyLimits
     default_timeout_s: float | None = None
     extra_loss_fns: frozenset[str] = frozenset()
 
@@ -73,6 +75,7 @@ class Services:
         ledger: calls that outlive their connection.
         clock: measures and sleeps.
         hub: is told.
+        intake: takes calls on, or sheds them.
         settings: what holds for every plain call.
         draining: whether new calls are refused.
         released: set at the very end, for those who are held: they come again elsewhere.
@@ -83,6 +86,7 @@ class Services:
     ledger: Ledger
     clock: Clock
     hub: Hub
+    intake: Intake
     settings: PlainSettings
     draining: bool = False
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -152,10 +156,8 @@ class CallRoute:
         if services.draining:
             raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
         wishes = wishes_of(headers, default_timeout_s=services.settings.default_timeout_s)
-        body = await read_body(headers, receive, services.settings.max_body_bytes)
-        # Nothing is awaited between this and the call's start: an idle account may be dropped.
-        account = services.accounts.of(key_of(headers))
-        entry, ticket = self._entry(scope, account, wishes, body, request_id)
+        with services.intake.hold(services.accounts.key_id_of(key_of(headers))) as hold:
+            entry, ticket = await self._taken_on(scope, headers, receive, wishes, hold, request_id)
         if entry.id != request_id:
             extra["x-tinkex-repeats"] = entry.id
         if wishes.respond_async:
@@ -164,19 +166,31 @@ class CallRoute:
         promise = partial(services.ledger.promise, entry)
         return await wait_for(entry, ticket, receive, timeout_s=wishes.timeout_s, promise=promise)
 
-    def _entry(
-        self, scope: Scope, account: Account, wishes: Wishes, body: bytes, request_id: str
+    async def _taken_on(
+        self,
+        scope: Scope,
+        headers: Mapping[str, str],
+        receive: Receive,
+        wishes: Wishes,
+        hold: Hold,
+        request_id: str,
     ) -> tuple[Entry, Ticket | None]:
         """The first call under this Idempotency-Key, or this call, started."""
         services, path = self._services, str(scope["path"])
+        if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
+            hold.count()
+        body = await read_body(headers, receive, services.settings.body, hold)
+        # Nothing is awaited between this and the call's start: an idle account may be dropped.
+        account = services.accounts.of(key_of(headers))
         digest = digest_of(str(scope["method"]), path, body)
         if wishes.idempotency_key is not None:
             first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
             if first is not None:
                 return first, None
+        hold.count()
         now = services.clock.now()
         deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
-        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce)
+        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce, hold=hold)
         given = scope.get("path_params")
         params = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
         wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
@@ -190,6 +204,7 @@ class CallRoute:
             asked=AskedRecord(self._operation, path, params, wanted, body),
         )
         account.serve(entry.task)
+        hold.until(entry.task)
         return entry, ticket
 
     def _begin(
@@ -207,9 +222,14 @@ class CallRoute:
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         """Go on with a promised call of an earlier run; its deadline has gone with its caller."""
-        ticket = Ticket(coalesce=coalesce_of(asked.headers, default=True))
+        hold = self._services.intake.hold(account.key_id, owed=True)
+        hold.grow(len(asked.body))
+        hold.count()
+        ticket = Ticket(coalesce=coalesce_of(asked.headers, default=True), hold=hold)
         begin = partial(self._begin, account, asked.body, ticket, asked.path, asked.params)
-        account.serve(self._services.ledger.restart(call, begin).task)
+        entry = self._services.ledger.restart(call, begin)
+        account.serve(entry.task)
+        hold.until(entry.task)
         return True
 
     async def _run(self, asked: Asked) -> Answer:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from urllib.parse import parse_qs
 
@@ -51,7 +52,7 @@ class FutureRoute:
         entry = self._services.ledger.find(account.key_id, future_id)
         wait_s = _wait_s(scope)
         if not entry.task.done() and wait_s > 0:
-            await read_body({}, receive, 0)
+            await read_body({}, receive, replace(self._services.settings.body, max_bytes=0))
             promise = partial(self._services.ledger.promise, entry)
             try:
                 return await wait_for(entry, None, receive, timeout_s=wait_s, promise=promise)

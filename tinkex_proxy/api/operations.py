@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from tinkex_proxy.api.breakers import Breakers, breakers_router
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.intake import Intake
 
 __all__ = ["Operations", "Readiness", "operations_router"]
 
@@ -46,6 +47,7 @@ class Operations:
 
     accounts: Accounts
     clock: Clock
+    intake: Intake
     readiness: Readiness
     registry: CollectorRegistry | None
     upstream: str
@@ -94,8 +96,9 @@ def _insight(router: APIRouter, ops: Operations) -> None:
     async def lanes() -> JSONResponse:
         """Every model's lane: depth, what is on the wire, sequence numbers, queue state.
 
-        And every key's pace: what is out, what may be out, for how long all is held back and why,
-        what was sent again and how much more may be, and what the upstream holds in which state.
+        And every key's pace: what is out, what may be out, for how long all is held back and why;
+        what was sent again and how much more may be, and what the upstream holds in which state;
+        what its calls hold. And what all calls hold beside the bounds, and how many were shed.
         """
         now = ops.clock.now()
         shown = [
@@ -109,10 +112,11 @@ def _insight(router: APIRouter, ops: Operations) -> None:
                 **account.upstream.pace.snapshot(),
                 **account.upstream.retries.snapshot(),
                 "queue_states": dict(account.tools.poller.states()),
+                **ops.intake.snapshot_of(account.key_id),
             }
             for account in ops.accounts
         ]
-        return JSONResponse({"lanes": shown, "keys": keys})
+        return JSONResponse({"lanes": shown, "keys": keys, "admission": ops.intake.snapshot()})
 
     @router.get("/config", summary="The configuration in force")
     async def config() -> JSONResponse:

@@ -8,8 +8,17 @@ proxy has to see an answer (`Seen`), that one is asked for uncompressed and read
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
-from tinkex_proxy.api.asgi import CallerLeft, Receive, Scope, Send, read_body, too_large
+from tinkex_proxy.api.asgi import (
+    BodyLimits,
+    CallerLeft,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    too_large,
+)
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.transport import Passed, Passing
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 
@@ -80,14 +89,15 @@ async def relay(
         raise
 
 
-async def passing_of(
+async def passing_of(  # noqa: PLR0913 - what a request is made of
     scope: Scope,
     headers: Mapping[str, str],
     receive: Receive,
     *,
-    max_bytes: int,
+    limits: BodyLimits,
     timeout_s: float,
     body: bytes | None = None,
+    hold: Hold | None = None,
 ) -> Passing:
     """The request to pass on.
 
@@ -95,25 +105,30 @@ async def passing_of(
         scope: what it came as.
         headers: its headers by name.
         receive: gives its body.
-        max_bytes: longest body taken.
+        limits: what the body may be.
         timeout_s: how long the head of an answer is waited for.
         body: its body, where that has been read.
+        hold: what the request holds: its body, or of a longer one what is on its way.
 
     Raises:
-        CallerLeft: the body was cut off.
-        PayloadTooLarge: it is longer than `max_bytes`.
+        BodyStalled: nothing of the body came for too long.
+        CallerLeft: it was cut off.
+        Overloaded: there is no room for it.
+        PayloadTooLarge: it is longer than it may be.
     """
     announced = headers.get("content-length", "")
     size = int(announced) if announced.isdigit() else 0
-    if size > max_bytes:
-        raise too_large(size, max_bytes)
+    if size > limits.max_bytes:
+        raise too_large(size, limits.max_bytes)
     whole: bytes | AsyncIterator[bytes]
     if body is not None:
         whole = body
     elif size > WHOLE_BYTES:
+        if hold is not None:
+            hold.grow(WHOLE_BYTES)
         whole = _pieces(receive)
     else:
-        whole = await read_body(headers, receive, max_bytes)
+        whole = await read_body(headers, receive, limits, hold)
     named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
     return Passing(str(scope["method"]), _target(scope), named, whole, timeout_s)
 

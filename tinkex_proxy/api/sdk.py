@@ -8,6 +8,7 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -26,7 +27,9 @@ from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import CircuitOpen, Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import CallEnded
+from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
+from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 
@@ -37,7 +40,12 @@ POLL_TIMEOUT_S = 330.0
 # A poll that the upstream answers 5xx is repeated by the SDK at once, without end.
 POLL_PAUSE_S = 1.0
 _BASE = "/api/v1/"
+# Refused, the SDK would ask for these at once and without end, or lose its models.
+_NEVER_SHED = frozenset({Operation.POLL, Operation.HEARTBEAT})
 _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
+# What a poll or a heartbeat says fits many times over, and every connection may have as much on its
+# way. So polls and heartbeats up to this size are neither shed nor counted.
+UNCOUNTED_BYTES = 64 * 1024
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -55,6 +63,15 @@ class SdkRouteSettings:
     lanes: bool
     coalesce: bool
     request_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Incoming:
+    """A request that has come: its call, itself, and its body uncompressed where that is needed."""
+
+    name: str
+    passing: Passing
+    body: bytes | None
 
 
 def operation_of(method: str, path: str) -> Operation:
@@ -80,7 +97,7 @@ class SdkRoute:
         self._settings = settings
         self._futures = SdkFutures(services.ledger, services.released)
         self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
-        services.revivers[OPERATION] = self._lanes.revive
+        services.revivers[OPERATION] = self._revive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -105,36 +122,63 @@ class SdkRoute:
             took = services.clock.now() - began
             services.hub.tell(CallEnded(f"sdk_{operation.value}", code, took))
 
+    def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
+        hold = self._services.intake.hold(account.key_id, owed=True)
+        return self._lanes.revive(account, call, asked, hold)
+
     async def _answer(
         self, operation: Operation, scope: Scope, receive: Receive, send: Send
     ) -> None:
         headers = headers_of(scope)
-        key = key_of(headers)
+        accounts, light = self._services.accounts, _is_light(operation, headers)
+        owner = accounts.key_id_of(key_of(headers))
+        with self._services.intake.hold(owner, exempt=light) as hold:
+            incoming = await self._received(operation, scope, headers, receive, hold)
+            account = accounts.of(key_of(headers))
+            if (this := asyncio.current_task()) is not None:
+                account.serve(this)  # busy: it must not be dropped while this call is under way
+            seen: Seen | None = None
+            if incoming.body is not None:
+                request = Request(incoming.name, headers, incoming.body, account, hold)
+                answer = await self._over_lanes(request, receive)
+                if answer is not None:
+                    await send_answer(send, answer, {})
+                    return
+                longest = self._services.settings.body.max_bytes
+                seen = seen_of(request.name, account, request.body, max_body_bytes=longest)
+            hold.count()
+            await self._relay(operation, account, incoming.passing, receive, send, seen)
+
+    async def _received(
+        self,
+        operation: Operation,
+        scope: Scope,
+        headers: Mapping[str, str],
+        receive: Receive,
+        hold: Hold,
+    ) -> _Incoming:
+        """Read what there is to read, within what the call may hold."""
         name = str(scope["path"]).removeprefix(_BASE)
-        max_bytes = self._services.settings.max_body_bytes
-        body: bytes | None = None
+        limits = self._services.settings.body
+        if not (self._settings.lanes and name in LANE_CALLS):
+            hold.count()  # what is for a lane may be a repetition, and has to be read first
+        body = whole = None
         if self._looks_at(scope, name):
-            body = await read_body(headers, receive, max_bytes)
+            body = await read_body(headers, receive, limits, hold)
+            most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
+            whole = inflated(headers, body, most)
+            if whole is not body:
+                hold.add(len(whole))
         passing = await passing_of(
             scope,
             headers,
             receive,
-            max_bytes=max_bytes,
+            limits=limits,
             timeout_s=self._timeout_s(operation),
             body=body,
+            hold=hold,
         )
-        account = self._services.accounts.of(key)
-        if (this := asyncio.current_task()) is not None:
-            account.serve(this)  # busy: it must not be dropped while this call is under way
-        seen: Seen | None = None
-        if body is not None:
-            request = Request(name, headers, inflated(headers, body, max_bytes), account)
-            answer = await self._over_lanes(request, receive)
-            if answer is not None:
-                await send_answer(send, answer, {})
-                return
-            seen = seen_of(name, account, request.body, max_body_bytes=max_bytes)
-        await self._relay(operation, account, passing, receive, send, seen)
+        return _Incoming(name, passing, whole)
 
     def _looks_at(self, scope: Scope, name: str) -> bool:
         """Whether a call joins a lane, or has to be seen for the lanes' sake."""
@@ -215,6 +259,14 @@ class SdkRoute:
         """A poll's answer where there is none to be had, after a while."""
         await self._services.clock.sleep(held_for(seconds))
         return try_again(_request_id(body), "paused_capacity", reason)
+
+
+def _is_light(operation: Operation, headers: Mapping[str, str]) -> bool:
+    """Whether a request is neither shed nor counted."""
+    if operation not in _NEVER_SHED or "transfer-encoding" in headers:
+        return False
+    announced = headers.get("content-length", "0")
+    return announced.isdigit() and int(announced) <= UNCOUNTED_BYTES
 
 
 def _request_id(body: object) -> str | None:

@@ -111,9 +111,13 @@ class SdkFutures:
         self._watch(account, entry)
         return entry
 
-    def revive(self, account: Account, call: CallRecord, begin: Callable[[Entry], Running]) -> None:
+    def revive(
+        self, account: Account, call: CallRecord, begin: Callable[[Entry], Running]
+    ) -> Entry:
         """Go on with a call of an earlier run."""
-        self._watch(account, self._ledger.restart(call, partial(self._run, begin)))
+        entry = self._ledger.restart(call, partial(self._run, begin))
+        self._watch(account, entry)
+        return entry
 
     async def keep(self, entry: Entry) -> None:
         """Have a future that is about to be handed out outlast this process.

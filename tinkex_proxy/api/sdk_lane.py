@@ -23,6 +23,7 @@ from tinkex_proxy.api.callers import coalesce_of, digest_of
 from tinkex_proxy.api.sdk_futures import Running, SdkFutures
 from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
@@ -57,12 +58,14 @@ class Request:
         headers: by lower-case name.
         body: uncompressed.
         account: of its caller.
+        hold: what it holds.
     """
 
     name: str
     headers: Mapping[str, str]
     body: bytes
     account: Account
+    hold: Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +91,17 @@ class LaneCalls:
         self._futures = futures
         self._coalesce = coalesce
 
-    def revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
+    def revive(self, account: Account, call: CallRecord, asked: AskedRecord, hold: Hold) -> bool:
         """Go on with a promised call of an earlier run; whether its model is still there."""
-        numbered = self._read(Request(asked.path, asked.headers, asked.body, account))
+        numbered = self._read(Request(asked.path, asked.headers, asked.body, account, hold))
         model = None if numbered is None else account.found(numbered.model_id)
         if numbered is None or model is None or model.gone is not None:
             return False
         caller = asked.headers.get("x-tinkex-caller", "")
-        self._futures.revive(account, call, partial(_placed, model, caller, numbered))
+        hold.grow(len(asked.body))
+        _make_room(hold, model, caller, numbered)
+        entry = self._futures.revive(account, call, partial(_placed, model, caller, numbered))
+        hold.until(entry.task)
         return True
 
     async def submit(self, request: Request, receive: Receive) -> Answer | None:
@@ -126,6 +132,7 @@ class LaneCalls:
             if asked.seq_id is not None and model.callers.taken(caller, asked.seq_id):
                 raise _reused(asked.seq_id, "and its answer is no longer kept")
             account.upstream.breaker.check()
+            _make_room(request.hold, model, caller, asked)
             entry = self._futures.promise(
                 account,
                 partial(_placed, model, caller, asked),
@@ -133,6 +140,7 @@ class LaneCalls:
                 digest=digest,
                 asked=_recorded(request),
             )
+            request.hold.until(entry.task)
         return await self._admission(entry, asked, receive)
 
     def _read(self, request: Request) -> _Numbered | None:
@@ -213,6 +221,22 @@ def _recorded(request: Request) -> AskedRecord:
     wanted = ("content-type", "x-tinkex-caller", "x-tinkex-coalesce")
     headers = {name: request.headers[name] for name in wanted if name in request.headers}
     return AskedRecord(OPERATION, request.name, {}, headers, request.body)
+
+
+def _make_room(hold: Hold, model: Model, caller: str, asked: _Numbered) -> None:
+    """Find room for a call that is to be taken on.
+
+    One that is shed has not come: those that its caller counts behind it wait for its repetition.
+
+    Raises:
+        Overloaded: there is none.
+    """
+    awaited = model.callers.awaits(caller, asked.seq_id)
+    early = asked.seq_id is not None and asked.seq_id > model.callers.expected(caller)
+    work = asked.work
+    hold.queue(model.depth, awaited=awaited)
+    hold.add(len(work.fragment.data) if isinstance(work, Training) else 0, early=early)
+    hold.count(awaited=awaited)
 
 
 def _skip(request: Request, caller: str) -> None:

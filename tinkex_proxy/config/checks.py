@@ -10,17 +10,29 @@ from tinkex_proxy.config.load import Settings
 __all__ = ["find_contradictions", "find_warnings"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+# `sample_max_concurrent_requests`, where the upstream says nothing else.
+SAMPLES_OF_ONE_SDK: Final = 2000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def find_contradictions(settings: Settings) -> list[str]:
     """Settings that cannot all be meant; the proxy does not start with them."""
-    return [*_self_loop(settings), *_unreachable(settings), *_never_slow(settings)]
+    return [
+        *_self_loop(settings),
+        *_unreachable(settings),
+        *_never_slow(settings),
+        *_never_taken_on(settings),
+    ]
 
 
 def find_warnings(settings: Settings) -> list[str]:
     """Settings that may be meant and are worth a second look."""
-    return [*_exposure(settings), *_pointless(settings), *_never_growing(settings)]
+    return [
+        *_exposure(settings),
+        *_pointless(settings),
+        *_never_growing(settings),
+        *_too_few(settings),
+    ]
 
 
 def _self_loop(settings: Settings) -> Iterator[str]:
@@ -69,6 +81,31 @@ def _never_slow(settings: Settings) -> Iterator[str]:
         yield (
             f"circuit_breaker.slow_call_ms ({slow_ms}) is not below upstream.request_timeout_s "
             f"({timeout_s:g} s): no call is ever slow, it fails first"
+        )
+
+
+def _never_taken_on(settings: Settings) -> Iterator[str]:
+    admission, largest = settings.admission, settings.server.max_body_bytes
+    if admission.max_bytes < largest:
+        yield (
+            f"admission.max_bytes ({admission.max_bytes}) is below server.max_body_bytes "
+            f"({largest}): the largest bodies could come only while nothing else is held"
+        )
+    batching = settings.batching
+    if batching.enabled and admission.max_lane_depth < batching.max_batch_size:
+        yield (
+            f"admission.max_lane_depth ({admission.max_lane_depth}) is below "
+            f"batching.max_batch_size ({batching.max_batch_size}): so many calls never wait "
+            "together"
+        )
+
+
+def _too_few(settings: Settings) -> Iterator[str]:
+    most = settings.admission.max_calls
+    if most < SAMPLES_OF_ONE_SDK:
+        yield (
+            f"admission.max_calls ({most}) is below the {SAMPLES_OF_ONE_SDK} samples that one SDK "
+            "has out at once: a rollout will be told to come again and again"
         )
 
 

@@ -25,6 +25,7 @@ from typing_extensions import override
 from tinkex_proxy.config import names
 from tinkex_proxy.config.faults import ConfigError
 from tinkex_proxy.config.sections import (
+    AdmissionSettings,
     BatchingSettings,
     CallsSettings,
     CircuitBreakerSettings,
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     sdk: SdkSettings = Field(default_factory=SdkSettings)
     calls: CallsSettings = Field(default_factory=CallsSettings)
     journal: JournalSettings = Field(default_factory=JournalSettings)
+    admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

@@ -14,6 +14,7 @@ from tinkex_proxy.config.values import BindHost, HostNames, Names, Secret, Sizes
 
 __all__ = [
     "SECTIONS",
+    "AdmissionSettings",
     "BatchingSettings",
     "CallsSettings",
     "CircuitBreakerSettings",
@@ -300,6 +301,37 @@ class CallsSettings(_Section):
     )
 
 
+class AdmissionSettings(_Section):
+    """How much is taken on at once; what comes beyond it is told to come again."""
+
+    max_bytes: int = Field(
+        default=268_435_456,
+        ge=1024,
+        description="Most bytes that calls hold together, from the moment their bodies are "
+        "announced until they end. 256 MiB is the largest body with what is made of it, "
+        "or 25 of the upstream's largest requests.",
+    )
+    max_calls: int = Field(
+        default=10_000,
+        ge=1,
+        description="Most calls in flight; long polls and heartbeats are none. An SDK has up to "
+        "2,000 samples out: this is five of them, and a third of what the open files allow.",
+    )
+    max_lane_depth: int = Field(
+        default=5_000,
+        ge=1,
+        description="Most calls that wait for one model. Steps queued by the thousand are a "
+        "program that does not wait for answers, and they would be minutes from theirs.",
+    )
+    body_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Longest that nothing of a body may come: room is held for the rest of it. "
+        "Half of what an SDK gives a whole request.",
+    )
+
+
 class SdkSettings(_Section):
     """What is done with the calls of the official SDKs, at `/api/v1`."""
 
@@ -366,6 +398,7 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "sdk": SdkSettings,
     "calls": CallsSettings,
     "journal": JournalSettings,
+    "admission": AdmissionSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
 }

@@ -80,7 +80,9 @@ class Admission:
         """What one owner holds."""
         return self._owners.get(owner, Usage())
 
-    def hold(self, owner: str, more: int, *, own: int = 0, early: bool = False) -> Bound | None:
+    def hold(
+        self, owner: str, more: int, *, own: int = 0, early: bool = False, owed: bool = False
+    ) -> Bound | None:
         """Let a call hold more bytes, or say why not.
 
         Args:
@@ -88,12 +90,13 @@ class Admission:
             more: how many bytes more.
             own: how many it holds already.
             early: whether it will wait for another that has not come.
+            owed: whether it was taken on before (by an earlier run), and may not be shed any more.
         """
         limit = self.bounds.max_bytes
         if early:
             limit = int(limit * EARLY_SHARE)
         alone = self.total.size_bytes == own and not early
-        if self.total.size_bytes + more > limit and not alone:
+        if self.total.size_bytes + more > limit and not (alone or owed):
             return Bound.BYTES
         self._take(owner, more, 0)
         return None
@@ -103,7 +106,7 @@ class Admission:
 
         Args:
             owner: whose.
-            awaited: whether others that were taken on wait for it.
+            awaited: whether others that were taken on wait for it, or it was taken on before.
         """
         if self.total.calls >= self.bounds.max_calls and not awaited:
             return Bound.CALLS
@@ -117,7 +120,7 @@ class Admission:
 
         Args:
             depth: how many wait for that lane.
-            awaited: whether some of them wait for this one.
+            awaited: whether some of them wait for this one, or it was taken on before.
         """
         full = depth >= self.bounds.max_lane_depth and not awaited
         return Bound.LANE if full else None

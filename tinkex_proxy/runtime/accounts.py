@@ -76,6 +76,10 @@ class Accounts:
             self._accounts[key_id] = self._make(key_id, self._default_key)
         return self._accounts[key_id]
 
+    def key_id_of(self, sent_key: str | None) -> str:
+        """The public name of the key that serves a caller who sent this one, or none."""
+        return self.key_id(sent_key or self._default_key)
+
     def key_id(self, key: str | None) -> str:
         """The public name of a key."""
         if key is None:

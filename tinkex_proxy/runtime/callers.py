@@ -84,6 +84,11 @@ class Callers:
         """The number that a caller's waiting calls wait for."""
         return self._orders[caller].expected if caller in self._orders else FIRST
 
+    def awaits(self, caller: str, number: int | None) -> bool:
+        """Whether calls that were taken on wait for the one of this number."""
+        order = self._orders.get(caller)
+        return order is not None and order.held > 0 and order.expected == number
+
     def taken(self, caller: str, number: int) -> bool:
         """Whether a call of this number came before and still stands."""
         return caller in self._orders and self._orders[caller].taken(number)

@@ -25,6 +25,7 @@ __all__ = [
     "ModelsLost",
     "Note",
     "Repeated",
+    "Shed",
     "Transition",
 ]
 
@@ -87,6 +88,13 @@ class ModelsLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Shed:
+    """A call was turned away before anything was done about it; `reason` is the bound."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JournalWritten:
     """A group of records was written."""
 
@@ -132,6 +140,7 @@ Event = (
     | CallEnded
     | ModelsLost
     | Repeated
+    | Shed
     | JournalWritten
     | JournalFailed
     | JournalMended

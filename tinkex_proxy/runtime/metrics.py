@@ -35,6 +35,7 @@ from tinkex_proxy.runtime.events import (
     JournalWritten,
     ModelsLost,
     Repeated,
+    Shed,
     Transition,
 )
 
@@ -127,6 +128,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._shed = Counter(
+            "tinkex_proxy_shed",
+            "Calls turned away by the bound that was used up.",
+            ("reason",),
+            registry=registry,
+        )
+
     def on_event(self, event: Event) -> None:
         """Count one record."""
         match event:
@@ -138,20 +146,25 @@ class Metrics:
                 self._exchanges.labels(event.operation, code, event.outcome.value).inc()
                 self._exchange_seconds.labels(event.operation).observe(event.duration_s)
             case BatchLeft():
-                self._flushes.labels(event.reason).inc()
-                self._requests.observe(event.requests)
-                self._waits.observe(event.waited_s)
-                if event.datums:
-                    self._datums.observe(event.datums)
+                self._count_batch(event)
             case Transition() | BreakerDropped():
                 self._moved(event)
             case Repeated():
                 counted = self._retries if event.sent else self._unretried
                 counted.labels(event.operation, event.reason).inc()
+            case Shed():
+                self._shed.labels(event.reason).inc()
             case ModelsLost():
                 self._lost.inc(event.models)
             case _:
                 pass
+
+    def _count_batch(self, left: BatchLeft) -> None:
+        self._flushes.labels(left.reason).inc()
+        self._requests.observe(left.requests)
+        self._waits.observe(left.waited_s)
+        if left.datums:
+            self._datums.observe(left.datums)
 
     def _moved(self, event: Transition | BreakerDropped) -> None:
         if isinstance(event, Transition):

@@ -79,6 +79,11 @@ class Model:
         """The upstream's id."""
         return self.driver.model_id
 
+    @property
+    def depth(self) -> int:
+        """Calls that wait on the lane, or for those that their callers counted before them."""
+        return self.driver.lane.depth + self.callers.waiting
+
     def put(
         self,
         works: Sequence[Work],

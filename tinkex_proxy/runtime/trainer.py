@@ -20,6 +20,7 @@ from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import DeadlineExceeded, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
 from tinkex_proxy.runtime.submit import Admitted
@@ -69,12 +70,14 @@ class Ticket:
         deadline: moment at which the caller stops waiting, or None.
         coalesce: False when the caller wants a request of its own.
         origin: the call as the journal knows it, if somebody may come for it again.
+        hold: what the call holds, which its work adds to; None where the proxy itself calls.
         timeline: where the time of its (last) request went.
     """
 
     deadline: float | None = None
     coalesce: bool = True
     origin: Origin | None = None
+    hold: Hold | None = None
     timeline: Timeline = field(default_factory=Timeline)
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
     _unsent: int = 0
@@ -99,9 +102,14 @@ class Ticket:
 
         Raises:
             DeadlineExceeded: the caller is gone by now.
+            Overloaded: the lane is full, or what was made of the body does not fit.
         """
         if self._over:
             raise _too_late()
+        if self.hold is not None:
+            owed = self.sent(model)
+            self.hold.queue(model.depth, awaited=owed)
+            self.hold.add(sum(map(_size_of, works)), owed=owed)
         calls = model.put(works, deadline=self.deadline, origin=self.origin, part=str(item))
         self._placed.append((model, calls))
         return calls
@@ -333,6 +341,11 @@ async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
             raise answer
         answers.append(answer)
     return answers
+
+
+def _size_of(work: Work) -> int:
+    """What a training call holds beyond its body: its numbers, packed, and their encoding."""
+    return 2 * len(work.fragment.data) if isinstance(work, Training) else 0
 
 
 def _too_late() -> DeadlineExceeded:

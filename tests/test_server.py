@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -266,3 +268,55 @@ def test_a_poll_that_is_held_does_not_outlast_the_grace(started) -> None:
             proxy.popen.terminate()
             assert poll.result().status_code == 408
     assert proxy.ended() == 0
+
+
+def resident_bytes(process: Process) -> int:
+    """What a process holds in memory."""
+    return int(psutil.Process(process.popen.pid).memory_info().rss)
+
+
+class Attacker:
+    """A connection that announces the largest body there may be."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        head = "POST /v1/forward_backward HTTP/1.1\r\nHost: localhost\r\n"
+        self.socket.sendall(f"{head}Content-Length: {64 * 1024 * 1024}\r\n\r\n".encode())
+
+    def status(self) -> bytes:
+        """The status line that it gets."""
+        return self.socket.recv(64 * 1024).partition(b"\r\n")[0]
+
+
+def test_five_hundred_bodies_of_64_mib_do_not_fill_the_memory(started) -> None:
+    """Those that do not fit are told so at once, whatever they send; a call in flight finishes."""
+    upstream = started("sandbox", "--port", "0")
+    proxy = started("serve", "--port", "0", "--upstream.base-url", upstream.url)
+    with client_of(proxy.url) as client, contextlib.ExitStack() as sockets:
+        call = a_call(a_model(client))
+        with silenced(upstream):
+            caller = Caller(proxy.url, call)
+            until(lambda: lane(client)["on_wire_seq"])
+            before = resident_bytes(proxy)
+            attackers = [Attacker(proxy.url) for _ in range(500)]
+            for attacker in attackers:
+                sockets.enter_context(attacker.socket)
+            refused: list[Attacker] = []
+            while len(refused) < 497:  # three fit beside the call
+                silent = [attacker for attacker in attackers if attacker not in refused]
+                told = select.select([attacker.socket for attacker in silent], [], [], 30)[0]
+                assert told, "nobody is told anything"
+                refused += [attacker for attacker in silent if attacker.socket in told]
+            assert {a.status() for a in refused} == {b"HTTP/1.1 503 Service Unavailable"}
+            for attacker in refused:  # and sends all the same
+                attacker.socket.sendall(b" " * 1024 * 1024)
+            shown = client.get("/lanes").json()["admission"]
+            assert 3 * 64 * 1024 * 1024 < shown["bytes_held"] <= shown["max_bytes"]
+            assert resident_bytes(proxy) - before < 64 * 1024 * 1024
+        assert caller.answer()[0] == "HTTP/1.1 200 OK"
+        sockets.close()
+        until(lambda: client.get("/lanes").json()["admission"]["bytes_held"] == 0)
+        model_id = json.loads(call)["model_id"]
+        assert client.post("/v1/optim_step", json={"model_id": model_id}).status_code == 200
+    assert upstream.popen.poll() is None

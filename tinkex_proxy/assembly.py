@@ -45,6 +45,7 @@ from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener
 from tinkex_proxy.runtime.metrics import JournalMetrics, Metrics, StateCollector
 from tinkex_proxy.runtime.query import knows_model
+from tinkex_proxy.runtime.recognition import Assumed, Recognition
 from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
@@ -135,7 +136,8 @@ def build(settings: Settings, *, clock: Clock | None = None, store: Store | None
         )
         salt = kept.salt or salt
         kept.keep_salt(salt)
-    makings = _Makings(settings, transport, tasks, clock, hub, journal)
+    recognition = Recognition(Assumed(settings.upstream.deduplicates))
+    makings = _Makings(settings, transport, tasks, clock, hub, journal, recognition)
     key = settings.upstream.api_key
 
     def account_of(key_id: str, key: str | None) -> Account:
@@ -209,6 +211,7 @@ class _Makings:
     clock: Clock
     hub: Hub
     journal: Journal
+    recognition: Recognition
 
     def account(self, key_id: str, key: str | None) -> Account:
         """Build the account of one key."""
@@ -242,6 +245,7 @@ class _Makings:
             clock=self.clock,
             hub=self.hub,
             book=Book(key_id, self.journal),
+            recognition=self.recognition,
         )
         flavour = upstream_settings.flavour
         account_settings = AccountSettings(

@@ -26,11 +26,13 @@ from tinkex_proxy.runtime.events import Hub
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.query import knows_model
+from tinkex_proxy.runtime.recognition import Assumed, Recognition
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Request, Response
-from tinkex_proxy.runtime.upstream import Ask
+from tinkex_proxy.runtime.upstream import PROTOBUF, Ask
 from tinkex_proxy.runtime.work import Order, Training
+from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import Fragment
 
@@ -92,14 +94,15 @@ class Scripted:
         self.again = False
 
     def __call__(self, request: Request) -> Response | Fault:
-        body = msgspec.json.decode(request.body)
+        canary = request.headers["content-type"] == PROTOBUF
+        body = _of_canary(request.body) if canary else msgspec.json.decode(request.body)
         if request.path.endswith("retrieve_future"):
             return self._results[int(body["request_id"])]
         if request.path.endswith("get_info"):
             return answer(200)
         does, refusal = self._script.pop(0) if self._script else (Does.ADMIT, 0)
         self.again = self.again or request.body in self._suspect
-        if does in IN_DOUBT:
+        if does in IN_DOUBT and not canary:
             self._suspect.add(request.body)
         before = {
             Does.REFUSE: answer(refusal, {"detail": "the gateway's own"}),
@@ -134,6 +137,13 @@ class Scripted:
         self._results.append(answer(200, {"loss_fn_outputs": outputs, "metrics": {}}))
         self._seen[seq_id] = (raw, str(len(self._results) - 1))
         return answer(200, {"request_id": self._seen[seq_id][1]})
+
+
+def _of_canary(body: bytes) -> dict[str, object]:
+    """The one request here that is protobuf asks whether repetitions are known again."""
+    asked = pb.ForwardBackwardRequest.FromString(body)
+    assert asked.forward_only
+    return {"seq_id": asked.seq_id, "forward_backward_input": {"data": []}}
 
 
 def labels_of(body: dict[str, object]) -> list[int]:
@@ -206,14 +216,21 @@ def training(label: int) -> Training:
 WORKS = st.lists(st.sampled_from(["share", "share", "share", "step", "bad"]), max_size=8)
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told", "asked"])
 @pytest.mark.parametrize("recognises", [True, False])
 @settings(max_examples=60)
 @given(script=SCRIPTS, kinds=WORKS, patience_s=st.sampled_from([5.0, 1e6]))
 def test_of_a_lane_nothing_acts_twice_and_nothing_is_lost(
-    recognises: bool, script: list[Entry], kinds: list[str], patience_s: float
+    recognises: bool, told: bool, script: list[Entry], kinds: list[str], patience_s: float
 ) -> None:
-    """Shared requests, halves, numbers that were given up and numbers that turn out to be used."""
+    """Shared requests, halves, numbers that were given up and numbers that turn out to be used.
+
+    Whether repetitions are known again is told beforehand, or found out by asking.
+    """
     upstream = Scripted(script, recognises=recognises)
+    assumed = Assumed.ASK
+    if told:
+        assumed = Assumed.YES if recognises else Assumed.NO
     labels = [-1 if kind == "bad" else number for number, kind in enumerate(kinds)]
     works = [
         Order("/api/v1/optim_step", {"label": label}) if kind == "step" else training(label)
@@ -230,8 +247,9 @@ def test_of_a_lane_nothing_acts_twice_and_nothing_is_lost(
             tasks=made.tasks,
             clock=made.clock,
             hub=made.hub,
+            recognition=Recognition(assumed),
         )
-        flavour = Flavour.PROTOBUF if recognises else Flavour.JSON
+        flavour = Flavour.PROTOBUF
         limits = Limits(linger_s=0, idle_s=0)
         driver = LaneDriver("m", Lane(limits), tools, flavour=flavour, on_gone=print)
         calls = driver.put(works, deadline=None)

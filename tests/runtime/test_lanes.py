@@ -22,7 +22,9 @@ from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.transport import Request, Response
+from tinkex_proxy.runtime.upstream import PROTOBUF
 from tinkex_proxy.runtime.work import Order, Training
+from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import Fragment
 from tinkex_proxy.wire.sdk import SdkOrder
@@ -331,3 +333,44 @@ async def test_a_promise_that_is_gone_is_so_with_its_model_or_without(
     (answer,) = await answers(driver.put([STEP], deadline=None))
     assert isinstance(answer, OutcomeUnknown if known else ModelGone)
     assert len(gone) == (not known)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_lost_submit_goes_again_only_where_the_upstream_would_know_it(
+    bench, service, gone, reply, known
+) -> None:
+    """Which it is asked first, under the number after; the lane passes over that one."""
+    questions = iter(["q1", "q1" if known else "q2"])
+    numbers = []
+
+    def answer(request):
+        if request.headers["content-type"] != PROTOBUF:
+            return service(request)
+        numbers.append(pb.ForwardBackwardRequest.FromString(request.body).seq_id)
+        return reply(200, {"request_id": next(questions)})
+
+    upstream, _ = bench.upstream(answer)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock, patience_s=20),
+        poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=bench.clock,
+        hub=bench.hub,
+    )
+    driver = LaneDriver("m", Lane(LIMITS), tools, flavour=Flavour.PROTOBUF, on_gone=gone.append)
+    service.instead = [Fault.RESET]
+    first, second = await answers(driver.put([STEP, STEP], deadline=None))
+    assert numbers == [2, 2]
+    sent = [submit["seq_id"] for submit in service.submits]
+    if known:
+        assert (first["seq"], second["seq"]) == (1, 3)
+        assert sent == [1, 1, 3]
+    else:
+        assert isinstance(first, OutcomeUnknown)
+        assert second["seq"] == 1  # nobody knows whether it is used: a 409 would tell
+        assert sent == [1, 1]
+    service.instead = [Fault.RESET]
+    (third,) = await answers(driver.put([STEP], deadline=None))
+    assert isinstance(third, dict if known else OutcomeUnknown)
+    assert numbers == [2, 2]

@@ -44,7 +44,7 @@ def test_only_like_may_share() -> None:
 
 async def test_an_order_carries_its_fields_and_our_number() -> None:
     call = await call_of(Order("/api/v1/optim_step", {"type": "optim_step"}))
-    ask = encode("m", batch(call), [call], flavour=Flavour.PROTOBUF, identity="i")
+    ask = encode("m", batch(call), [call], repeatable=True, identity="i")
     body = msgspec.json.decode(ask.body)
     assert body == {"type": "optim_step", "model_id": "m", "seq_id": 5}
     assert (ask.path, ask.identity, ask.repeatable) == ("/api/v1/optim_step", "i", True)
@@ -54,7 +54,7 @@ async def test_an_order_carries_its_fields_and_our_number() -> None:
 async def test_training_goes_in_the_flavour_it_was_written_in(flavour: Flavour) -> None:
     """Even when another was learnt in between; whether it may be repeated is the upstream's."""
     calls = [await call_of(training(flavour), n) for n in (1, 2)]
-    ask = encode("m", batch(*calls), calls, flavour=Flavour.JSON, identity="i")
+    ask = encode("m", batch(*calls), calls, repeatable=False, identity="i")
     assert ask.repeatable is False
     if flavour is Flavour.JSON:
         body = msgspec.json.decode(ask.body)

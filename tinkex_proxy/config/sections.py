@@ -125,6 +125,11 @@ class UpstreamSettings(_Section):
         description="Repetitions a second on top, for keys with few requests. As there; at least "
         "1, because a submit that may have run waits for it.",
     )
+    deduplicates: Literal["ask", "yes", "no"] = Field(
+        default="ask",
+        description="Whether it knows a repeated training request again. `ask`: find out, without "
+        "harm, the first time that an answer is lost; of the hosted service it is not public.",
+    )
     heartbeat_interval_s: float = Field(
         default=10.0,
         gt=0,

@@ -26,6 +26,7 @@ from tinkex_proxy.core.backoff import Backoff
 from tinkex_proxy.core.outcome import Fault, Operation
 
 __all__ = [
+    "DISBELIEVED",
     "POLICIES",
     "Asking",
     "Happened",
@@ -51,6 +52,7 @@ class Kind(enum.Enum):
     CREATE_MODEL = "create_model"
     UNRECOGNISED = "unrecognised"
     SAMPLE = "sample"
+    CANARY = "canary"
     SESSION = "session"
     QUESTION = "question"
     POLL = "poll"
@@ -150,6 +152,8 @@ POLICIES: Final[Mapping[Kind, Policy]] = {
         obeys_no=True,
         spent=Spent.FAIL,
     ),
+    # Asks whether repetitions are known again, with a request that leaves no gradient.
+    Kind.CANARY: Policy(operations=_SUBMIT, known_by="model_id, seq_id", harmless=True),
     # A second session holds nothing, and ends by itself because nobody keeps it alive.
     Kind.SESSION: Policy(
         operations=frozenset({Operation.SESSION}),

@@ -13,7 +13,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tinkex_proxy.core.coalesce import FlushReason, Item
@@ -33,9 +33,11 @@ from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lane_pages import LanePages
 from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.pages import Page
+from tinkex_proxy.runtime.recognition import Recognition
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, admission
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.upstream import Ask
 from tinkex_proxy.runtime.work import (
     Answered,
     Call,
@@ -73,6 +75,7 @@ class Tools:
         clock: measures.
         hub: is told.
         book: the key's part of the journal.
+        recognition: whether the upstream knows repetitions again.
     """
 
     submitter: Submitter
@@ -82,6 +85,7 @@ class Tools:
     clock: Clock
     hub: Hub
     book: Book = field(default_factory=Book)
+    recognition: Recognition = field(default_factory=Recognition)
 
 
 class LaneDriver:
@@ -119,7 +123,7 @@ class LaneDriver:
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._wire_free_at = self.used_at = tools.clock.now()
-        self._doubtful_seq: int | None = None
+        self._doubtful: set[int] = set()
         self._may_be_behind = 0
 
     @property
@@ -202,7 +206,7 @@ class LaneDriver:
         owed = sum(1 for flight in flights if flight.admitted.done())
         self.lane.resume(owed=owed, on_wire=owed < len(flights))
         self._may_be_behind = MAX_BEHIND
-        self._doubtful_seq = self.lane.next_seq
+        self._doubtful.add(self.lane.next_seq)
         for flight in flights:
             self.flights.add(flight)
             self._pages.resume(flight.page)
@@ -280,13 +284,13 @@ class LaneDriver:
                 self.model_id,
                 batch,
                 calls,
-                flavour=self.flavour,
+                repeatable=self._tools.recognition.known(self.flavour) is True,
                 identity=uuid.uuid4().hex,
                 leave=leave,
             )
             accept = accept_of(calls[0])
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
-            verdict = await self._tools.submitter.submit(ask)
+            verdict = await self._admit(ask)
             gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
         except JournalUnavailable as error:
             verdict, gone = Refused(error), False
@@ -310,9 +314,33 @@ class LaneDriver:
         name = f"result {self.model_id}#{batch.seq_id}"
         self._tools.tasks.spawn(name, self._collect(batch, calls, verdict, page))
 
+    async def _admit(self, ask: Ask) -> Admitted | Refused:
+        """Get a request admitted; one that may have run goes again only where that is safe."""
+        verdict = await self._tools.submitter.submit(ask)
+        doubtful = isinstance(verdict, Refused) and verdict.doubtful
+        if not doubtful or ask.repeatable or not await self._is_recognised(ask):
+            return verdict
+        again = replace(ask, repeatable=True, doubtful=True, leave=None)
+        return await self._tools.submitter.submit(again)
+
+    async def _is_recognised(self, ask: Ask) -> bool:
+        """Whether the upstream would know a repetition of this request again."""
+        recognition, number = self._tools.recognition, self.lane.ahead
+        known = recognition.known(self.flavour)
+        if known is None:
+            submitter = self._tools.submitter
+            known, used = await recognition.ask(
+                submitter, self.model_id, number, persistent=ask.persistent
+            )
+            if used:
+                self.lane.use(number)
+            elif used is None:
+                self._doubtful.add(number)
+        return known is True
+
     def _on_admitted(self, page: Page | None, verdict: Admitted) -> None:
+        self._doubtful.discard(self.lane.next_seq)
         self.lane.admitted()
-        self._doubtful_seq = None
         self._may_be_behind = 0
         self._pages.admitted(page, verdict.response, next_seq=self.lane.next_seq)
 
@@ -345,14 +373,14 @@ class LaneDriver:
     def _on_refused(
         self, batch: Batch, calls: Sequence[Call], verdict: Refused, *, gone: bool
     ) -> None:
-        if verdict.status == 409 and self._doubtful_seq == batch.seq_id:
-            self._doubtful_seq = None
+        if verdict.status == 409 and batch.seq_id in self._doubtful:
+            self._doubtful.discard(batch.seq_id)
             self.lane.outnumbered()
             self._catch_up(calls)
             refused: Sequence[Item] = ()
         else:
             if verdict.doubtful:
-                self._doubtful_seq = batch.seq_id
+                self._doubtful.add(batch.seq_id)
             refused = self.lane.refused(bisect=verdict.bisect)
         error = _gone(self.model_id, verdict.error) if gone else verdict.error
         for item in refused:
@@ -367,7 +395,7 @@ class LaneDriver:
         work = calls[0].work
         if self._may_be_behind and (not isinstance(work, Order) or work.path in _NUMBERED):
             self._may_be_behind -= 1
-            self._doubtful_seq = self.lane.next_seq
+            self._doubtful.add(self.lane.next_seq)
 
     async def _collect(
         self, batch: Batch, calls: Sequence[Call], verdict: Admitted, page: Page | None
@@ -446,7 +474,7 @@ class LaneDriver:
 
     async def _resend(self, flight: Flight) -> bool:
         """Send a request of an earlier run again; whether the upstream has it."""
-        verdict = await self._tools.submitter.submit(ask_of(flight.record))
+        verdict = await self._admit(ask_of(flight.record))
         gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
         if isinstance(verdict, Admitted):
             flight.admitted.set_result(verdict.response)
@@ -454,7 +482,7 @@ class LaneDriver:
             self._awaken()
             return True
         self.lane.refused(bisect=False)
-        self._doubtful_seq = flight.record.seq_id
+        self._doubtful.add(flight.record.seq_id)
         self.flights.drop(flight)
         self._pages.tear(flight.page)
         if gone or verdict.doubtful:

@@ -36,7 +36,7 @@ from tinkex_proxy.runtime.work import (
     Work,
 )
 from tinkex_proxy.wire.chunk import chunk
-from tinkex_proxy.wire.datum import Datum, Flavour
+from tinkex_proxy.wire.datum import Datum
 from tinkex_proxy.wire.loss import own_loss
 from tinkex_proxy.wire.merge import encode_fragment
 from tinkex_proxy.wire.output import Output
@@ -282,7 +282,7 @@ async def _create(
             body=creation.body,
             identity=creation.identity,
             kind=Kind.CREATE_MODEL,
-            repeatable=account.flavour is Flavour.PROTOBUF,
+            repeatable=account.tools.recognition.known(account.flavour) is not False,
         )
         verdict = await account.tools.submitter.submit(ask)
         if isinstance(verdict, Admitted):

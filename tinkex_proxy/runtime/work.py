@@ -185,14 +185,21 @@ def encode(
     batch: Batch,
     calls: Sequence[Call],
     *,
-    flavour: Flavour,
+    repeatable: bool,
     identity: str,
     leave: Leave | None = None,
 ) -> Ask:
     """Make the one request that carries `calls`.
 
-    Training goes in the flavour that its fragments were written in. `flavour` is the upstream's:
-    the JSON generation ignores `seq_id`, so only protobuf upstreams recognise a repetition.
+    Training goes in the flavour that its fragments were written in.
+
+    Args:
+        model_id: the model.
+        batch: what leaves together.
+        calls: the calls of its items, in order.
+        repeatable: whether the upstream is known to know a repetition again.
+        identity: sent along with every repetition.
+        leave: to send it the first time, if that has been waited for.
     """
     first = calls[0].work
     submit = _untouched(batch, first) if len(calls) == 1 else None
@@ -204,7 +211,7 @@ def encode(
         body=submit.body,
         content_type=submit.content_type,
         identity=identity,
-        repeatable=flavour is Flavour.PROTOBUF,
+        repeatable=repeatable,
         persistent=any(call.work.of_sdk for call in calls),
         flow=None if leave is None else leave.flow,
         leave=leave,

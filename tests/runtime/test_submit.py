@@ -224,6 +224,7 @@ async def test_a_sample_that_is_given_up_is_in_no_doubt(bench, reply) -> None:
     verdict, transport = await submit(bench, lambda _: reply(500), kind=Kind.SAMPLE)
     assert isinstance(verdict, Refused)
     assert type(verdict.error) is UpstreamFault
+    assert verdict.error.retryable
     assert not verdict.doubtful
     assert len(transport.requests) > 11
     verdict, transport = await submit(
@@ -246,3 +247,16 @@ async def test_a_wait_that_is_asked_for_with_a_date_is_observed(bench, reply, ki
     assert isinstance(verdict, Refused)
     assert type(verdict.error) is error
     assert min(bench.clock.slept) >= 30
+
+
+async def test_what_an_earlier_run_may_have_sent_goes_again_only_where_it_is_recognised(
+    bench, reply
+) -> None:
+    """Else it is in doubt from the start, and nothing is sent at all."""
+    verdict, transport = await submit(bench, [], doubtful=True, repeatable=False)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, OutcomeUnknown)
+    assert transport.requests == []
+    answers = [reply(404), Fault.CONNECT, reply(200, {"request_id": "r"})]
+    verdict, _ = await submit(bench, answers, doubtful=True)
+    assert isinstance(verdict, Admitted)

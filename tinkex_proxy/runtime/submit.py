@@ -133,6 +133,8 @@ class Submitter:
 def _gave_up(asking: Asking, tried: _Failed, last: ProxyError | None) -> Refused:
     """What its caller is told: what happened, not that our breaker then opened."""
     error = last if tried.happened is Happened.HELD and last is not None else tried.error
+    if asking.policy.harmless and isinstance(error, UpstreamFault):
+        error.retryable = True  # drawing again changes nothing
     if not asking.doubtful:
         return Refused(error, tried.status, bisect=tried.happened is Happened.REFUSED)
     return Refused(

@@ -115,10 +115,22 @@ async def test_a_session_that_ended_unnoticed_is_replaced_once(
     account, service, reply, status
 ) -> None:
     service.instead["create_model"] = [reply(status, {"detail": "Session not found"})]
+    service.instead["session_heartbeat"] = [reply(status)]
     assert await created(account) == "s2:train:0"
     service.instead["create_model"] = [reply(status, {"detail": "gone"})] * 2
+    service.instead["session_heartbeat"] = [reply(status)] * 2
     with pytest.raises(UpstreamRefused, match="gone"):
         await created(account)
+
+
+async def test_a_base_model_that_is_not_there_costs_no_session(account, service, reply) -> None:
+    """Its 404 is not about the session, whose heartbeat says so; other models live in it."""
+    model_id = await created(account)
+    service.instead["create_model"] = [reply(404, {"detail": "no such base model"})]
+    with pytest.raises(UpstreamRefused, match="no such base model"):
+        await created(account)
+    assert account.session.current == "s1"
+    assert account.model(model_id).gone is None
 
 
 async def test_a_model_without_a_name_is_a_fault(account, service) -> None:

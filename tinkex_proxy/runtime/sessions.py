@@ -147,18 +147,24 @@ class Session:
             raise UpstreamFault("create_session answered without a session_id.")
         return made
 
-    async def _beat(self, session_id: str) -> None:
+    async def beat(self, session_id: str) -> bool:
+        """Send one heartbeat; gives whether the session may be alive, and notes when it is not."""
         ask = Ask(
             operation=Operation.HEARTBEAT,
             path="/api/v1/session_heartbeat",
             body=msgspec.json.encode({"session_id": session_id, "type": "session_heartbeat"}),
             timeout_s=HEARTBEAT_TIMEOUT_S,
         )
+        try:
+            response = await self._upstream.ask(ask)
+        except (Unanswered, CircuitOpen):
+            return True
+        if response.status not in {404, 410}:
+            return True
+        self.lost(session_id, f"its heartbeat was answered {response.status}")
+        return False
+
+    async def _beat(self, session_id: str) -> None:
         while self.current == session_id:
             await self._clock.sleep(self._interval_s)
-            try:
-                response = await self._upstream.ask(ask)
-            except (Unanswered, CircuitOpen):
-                continue
-            if response.status in {404, 410}:
-                self.lost(session_id, f"its heartbeat was answered {response.status}")
+            await self.beat(session_id)

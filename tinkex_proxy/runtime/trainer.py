@@ -275,7 +275,7 @@ async def _create(
 ) -> tuple[str, Admitted]:
     """Submit `create_model`; a session that has ended unnoticed is replaced once."""
     for may_retry in (True, False):
-        creation = await _creation(account, fields, ticket)
+        creation, earlier = await _creation(account, fields, ticket)
         ask = Ask(
             operation=Operation.SUBMIT,
             path="/api/v1/create_model",
@@ -283,26 +283,30 @@ async def _create(
             identity=creation.identity,
             kind=Kind.CREATE_MODEL,
             repeatable=account.tools.recognition.known(account.flavour) is not False,
+            doubtful=earlier,
         )
         verdict = await account.tools.submitter.submit(ask)
         if isinstance(verdict, Admitted):
             return creation.session_id, verdict
         account.creations.pop(creation.call_id, None)
         account.tools.book.journal.note(deleted(creation))
-        if verdict.status not in {404, 410} or not may_retry:
+        # A 404 can also be about the base model, and then the session has others that are alive.
+        ended = verdict.status in {404, 410} and not await account.session.beat(creation.session_id)
+        if not ended or not may_retry:
             raise verdict.error
-        account.session.lost(creation.session_id, f"create_model was answered {verdict.status}")
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-async def _creation(account: Account, fields: dict[str, object], ticket: Ticket) -> CreationRecord:
+async def _creation(
+    account: Account, fields: dict[str, object], ticket: Ticket
+) -> tuple[CreationRecord, bool]:
     """The request that makes a model, in the journal; that of an earlier run, if there was one.
 
     The upstream knows a model by its number in its session, so the same bytes make the same model.
     """
     origin = ticket.origin if ticket.origin is not None and ticket.origin.recorded else None
     if origin is not None and (earlier := account.creations.get(origin.id)) is not None:
-        return earlier
+        return earlier, True
     session_id = await account.ready()
     numbered = {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
     body = msgspec.json.encode({**fields, **numbered})
@@ -312,7 +316,7 @@ async def _creation(account: Account, fields: dict[str, object], ticket: Ticket)
     await account.tools.book.journal.commit(changes)
     if origin is not None:
         account.creations[origin.id] = creation
-    return creation
+    return creation, False
 
 
 def _forget_creation(account: Account, ticket: Ticket) -> None:

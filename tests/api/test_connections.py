@@ -1,0 +1,292 @@
+"""Connections end with an answer, or between two, and never with a reset."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+
+from tinkex_proxy.api import connections
+from tinkex_proxy.api.connections import Connection, PartingServer
+from tinkex_proxy.api.listener import listen_tcp
+
+LARGE = 8 * 1024 * 1024
+HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@dataclass
+class Served:
+    """A server whose application answers `/wait` and `/stream` when it is let go."""
+
+    server: PartingServer
+    running: "asyncio.Task[None]"
+    port: int
+    began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    dialled: list["Dialled"] = field(default_factory=list)
+
+    async def app(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        headers = [(b"content-length", b"2")]
+        if scope["path"] == "/refused":
+            headers.append((b"connection", b"close"))
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["path"] in {"/wait", "/stream"}:
+            self.began.release()
+            await self.let_go.wait()
+        if scope["path"] != "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def dial(self) -> "Dialled":
+        self.dialled.append(Dialled(*await asyncio.open_connection("127.0.0.1", self.port)))
+        return self.dialled[-1]
+
+    async def refuses(self) -> None:
+        """Wait until it takes no more connections."""
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+
+    def leave(self, last_wait_s: float = 0.0) -> None:
+        self.server.say_farewell()
+        self.server.leave(last_wait_s=last_wait_s)
+
+
+@dataclass
+class Dialled:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> str:
+        """The next answer whole; empty when the connection has ended instead."""
+        first = await self.reader.read(1)
+        if not first:
+            return ""
+        head = first + await self.reader.readuntil(b"\r\n\r\n")
+        return (head + await self.reader.readexactly(2)).decode()
+
+    async def ended(self) -> bool:
+        return await self.reader.read() == b""
+
+
+Serve = Callable[..., Awaitable[Served]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def run(**options: object) -> Served:
+            listener = listen_tcp("127.0.0.1", 0)
+            served = Served(None, None, listener.getsockname()[1])
+            config = uvicorn.Config(
+                served.app,
+                interface="asgi3",
+                http=Connection,
+                log_config=None,
+                lifespan="off",
+                timeout_graceful_shutdown=20,
+                **options,
+            )
+            served.server = PartingServer(config)
+            served.running = asyncio.create_task(served.server.serve(sockets=[listener]))
+            await served.server.up.wait()
+
+            async def end() -> None:
+                served.let_go.set()
+                served.leave()
+                for client in served.dialled:
+                    client.writer.close()
+                await served.running
+
+            stack.push_async_callback(end)
+            return served
+
+        yield run
+
+
+async def test_who_is_refused_in_the_middle_of_an_upload_reads_why(serve: Serve) -> None:
+    """The rest of the body comes after the answer; unread, it would turn the end into a reset."""
+    client = await (await serve()).dial()
+    client.send(HEAD.format(path="/refused", size=LARGE).encode())
+    for _ in range(LARGE // 65536):
+        client.send(b"x" * 65536)
+        await client.writer.drain()
+    assert "connection: close" in await client.answer()
+    assert await client.ended()
+
+
+async def test_who_says_nothing_more_and_stays_is_left_after_a_while(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 0.01)
+    served = await serve()
+    client = await served.dial()
+    client.send(HEAD.format(path="/refused", size=0).encode())
+    assert "connection: close" in await client.answer()
+    while served.server.server_state.connections:
+        await asyncio.sleep(0)
+
+
+async def test_who_sends_on_and_on_is_not_listened_to_for_ever(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SILENCE_S", 0.01)
+    monkeypatch.setattr(connections, "LONGEST_S", 0.03)
+    served = await serve()
+    client = await served.dial()
+    client.send(HEAD.format(path="/refused", size=2**40).encode())
+    assert "connection: close" in await client.answer()
+
+    async def send_on() -> None:
+        while True:
+            client.send(b"x" * 1024)
+            await client.writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await send_on()
+
+
+async def test_after_the_farewell_every_answer_says_that_it_is_the_last(serve: Serve) -> None:
+    """The one under way too; a client that obeys is never on a connection that ends."""
+    served = await serve()
+    busy, idle = await served.dial(), await served.dial()
+    idle.send(GET)
+    assert "connection: close" not in await idle.answer()
+    busy.send(GET.replace(b"/ ", b"/wait "))
+    await served.began.acquire()
+    served.server.say_farewell()
+    idle.send(GET)
+    assert "connection: close" in await idle.answer()
+    served.let_go.set()
+    assert "connection: close" in await busy.answer()
+    assert await idle.ended()
+    assert await busy.ended()
+
+
+async def test_of_pipelined_requests_only_the_last_answer_says_so(serve: Serve) -> None:
+    """What was received whole is answered."""
+    served = await serve()
+    client = await served.dial()
+    client.send(GET.replace(b"/ ", b"/wait ") + GET)
+    await served.began.acquire()
+    served.leave()
+    served.let_go.set()
+    assert "connection: close" not in await client.answer()
+    assert "connection: close" in await client.answer()
+    assert await client.ended()
+
+
+async def test_an_idle_connection_has_a_last_wait_in_which_it_is_answered(serve: Serve) -> None:
+    served = await serve()
+    client = await served.dial()
+    client.send(GET)
+    await client.answer()
+    served.leave(last_wait_s=30.0)
+    await served.refuses()
+    client.send(GET)
+    assert "connection: close" in await client.answer()
+    assert await client.ended()
+    await served.running
+
+
+async def test_an_idle_connection_that_stays_idle_is_ended_and_not_reset(serve: Serve) -> None:
+    """Also when a request is sent right afterwards: nobody reads it, and nobody resets it."""
+    served = await serve()
+    used, unused = await served.dial(), await served.dial()
+    used.send(GET)
+    await used.answer()
+    served.leave()
+    assert await used.answer() == ""
+    used.send(GET)
+    assert await used.ended()
+    assert await unused.ended()
+
+
+async def test_a_request_of_which_half_has_come_is_answered(serve: Serve) -> None:
+    served = await serve()
+    client = await served.dial()
+    client.send(GET[:20])
+    while not any(c._half_read for c in served.server.server_state.connections):
+        await asyncio.sleep(0)
+    served.leave()
+    await served.refuses()
+    client.send(GET[20:])
+    assert "connection: close" in await client.answer()
+    assert await client.ended()
+
+
+async def test_a_request_that_has_come_and_is_not_read_yet_is_answered(serve: Serve) -> None:
+    """A connection is looked at before it is ended: the kernel may hold what we have not seen."""
+    served = await serve()
+    client = await served.dial()
+    client.send(GET)
+    await client.answer()
+    (connection,) = served.server.server_state.connections
+    served.server.say_farewell()
+    connection.transport.pause_reading()  # as between two turns of a busy event loop
+    client.send(GET)
+    while not connections._readable(connection.transport):
+        await asyncio.sleep(0)
+    connection.close_if_idle()
+    connection.transport.resume_reading()
+    assert "connection: close" in await client.answer()
+
+
+async def test_a_stream_that_has_begun_is_finished_and_then_ended(serve: Serve) -> None:
+    """Its head is out and could not say that it is the last."""
+    served = await serve()
+    client = await served.dial()
+    client.send(GET.replace(b"/ ", b"/stream "))
+    await served.began.acquire()
+    served.leave()
+    await served.refuses()
+    served.let_go.set()
+    answer = await client.answer()
+    assert answer.endswith("ok")
+    assert await client.ended()
+    await served.running
+
+
+async def test_connections_that_only_the_kernel_has_taken_are_answered(serve: Serve) -> None:
+    """Closing the listener would reset them, with their request on the way."""
+    served = await serve()
+    served.server.say_farewell()
+    listener = served.server.servers[0].sockets[0]._sock  # asyncio's own loop runs the tests
+    asyncio.get_running_loop().remove_reader(listener)
+    client = await served.dial()
+    client.send(GET)
+    served.server.leave(last_wait_s=30.0)
+    assert "connection: close" in await client.answer()
+    await served.running
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:20]])
+async def test_a_connection_that_is_idle_for_too_long_is_ended(serve: Serve, sent: bytes) -> None:
+    """Half a request keeps nobody's connection open."""
+    served = await serve(timeout_keep_alive=0)
+    client = await served.dial()
+    client.send(GET + sent)
+    assert "connection: close" not in await client.answer()
+    assert await client.ended()
+
+
+async def test_a_client_that_goes_first_leaves_nothing_behind(serve: Serve) -> None:
+    served = await serve()
+    client = await served.dial()
+    client.send(GET)
+    await client.answer()
+    client.writer.close()
+    while served.server.server_state.connections:
+        await asyncio.sleep(0)

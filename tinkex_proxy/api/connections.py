@@ -1,0 +1,260 @@
+"""Connections that end without cutting anybody off.
+
+uvicorn closes a connection as soon as it wants to be rid of it. Whatever has arrived by then and
+has not been read makes the kernel send a reset instead of an end, and a reset can overtake the
+answer before it: a client that is refused in the middle of a large upload never learns why, and one
+that sends its next call on an idle connection at that moment finds it broken. Here instead
+
+* a connection that is to end is **half-closed**: the client gets the answer and the end behind it,
+  and what it still sends is read and thrown away until it closes too (nginx calls this a lingering
+  close), within bounds;
+* once the end is near (`say_farewell`) every answer says `Connection: close`, so that clients come
+  back on another connection, to another proxy where there is one;
+* an idle connection is ended only after a last wait in which a request would still be answered, and
+  only when no byte of one is there.
+
+What remains is inherent in HTTP/1.1: a request that is sent on an idle connection in the very
+moment in which its end is on the way is not read and not answered (RFC 9112, section 9.5). Its
+sender sees the end without an answer, never a reset; nothing ran.
+"""
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from tinkex_proxy.api.listener import ListeningServer
+
+__all__ = ["Connection", "PartingServer"]
+
+# A client that sends nothing for so long after its answer has nothing on the way any more...
+SILENCE_S: Final = 1.0
+# ...and one that sends on and on is not listened to for ever. nginx has 5 and 30 s.
+LONGEST_S: Final = 30.0
+# What ending at once may take: to close what is open, not to finish it.
+AT_ONCE_S: Final = 1.0
+# A request that has just come is read within a turn of the event loop.
+GLANCE_S: Final = 0.01
+
+
+class _Parting(ServerState):
+    """What all connections know of the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.farewell = False
+        self.last_wait_s = 0.0
+
+
+class _HalfClosing(asyncio.Transport):
+    """A transport whose `close` half-closes, reads on, and closes when the client has.
+
+    Args:
+        inner: the transport.
+        later: calls a function after so many seconds.
+    """
+
+    def __init__(
+        self,
+        inner: asyncio.Transport,
+        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+    ) -> None:
+        super().__init__()
+        self._inner = inner
+        self._later = later
+        self._parting = False
+        self._heard = False
+        self._looks = 0
+        self._next_look: asyncio.TimerHandle | None = None
+
+    @override
+    def close(self) -> None:
+        if self._parting:
+            return
+        self._parting = True
+        if self._inner.is_closing() or not self._inner.can_write_eof():
+            self._inner.close()
+            return
+        self._inner.write_eof()
+        self._inner.resume_reading()
+        self._next_look = self._later(SILENCE_S, self._look)
+
+    def heard(self) -> None:
+        """Note that the client still sends."""
+        self._heard = True
+
+    def gone(self) -> None:
+        """Note that the connection is no more."""
+        if self._next_look is not None:
+            self._next_look.cancel()
+
+    def _look(self) -> None:
+        """Close if the client has been silent; what it has not fetched yet is still sent."""
+        self._looks += 1
+        if self._heard and self._looks * SILENCE_S < LONGEST_S:
+            self._heard = False
+            self._next_look = self._later(SILENCE_S, self._look)
+        else:
+            self._inner.close()
+
+    @override
+    def is_closing(self) -> bool:
+        return self._parting or self._inner.is_closing()
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._inner.write(data)
+
+    @override
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self._inner.get_extra_info(name, default)
+
+    @override
+    def pause_reading(self) -> None:
+        self._inner.pause_reading()
+
+    @override
+    def resume_reading(self) -> None:
+        self._inner.resume_reading()
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    transport: _HalfClosing
+    server_state: _Parting
+    _half_read = False  # a request whose head is not whole
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_HalfClosing(transport, self.loop.call_later))
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport.gone()
+        super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            self.transport.heard()
+        else:
+            super().data_received(data)
+
+    @override
+    def on_message_begin(self) -> None:
+        self._half_read = True
+        super().on_message_begin()
+
+    @override
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._half_read = False
+        if self.server_state.farewell:
+            self.cycle.keep_alive = False
+
+    @override
+    def timeout_keep_alive_handler(self) -> None:
+        if self._half_read:  # since the last answer, and no byte more
+            self.transport.close()
+        else:
+            self.close_if_idle()
+
+    def say_farewell(self) -> None:
+        """Let the answer that has not begun yet be the last; one that has cannot say so."""
+        if (cycle := self._last_cycle) is not None and not cycle.response_started:
+            cycle.keep_alive = False
+
+    @property
+    def _last_cycle(self) -> RequestResponseCycle | None:
+        """The newest request's, if there was one; uvicorn's own type leaves that out."""
+        return self.cycle
+
+    @override
+    def shutdown(self) -> None:
+        """End: when idle, after a last wait for a request; else after the answer."""
+        self.loop.call_later(self.server_state.last_wait_s, self.close_if_idle)
+
+    def close_if_idle(self) -> None:
+        """End now if no request is under way or has just come; else after its answer."""
+        if self.transport.is_closing():
+            return
+        cycle = self._last_cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+        elif self._half_read:
+            return  # its answer will say so, and close
+        elif _readable(self.transport):
+            self.loop.call_later(GLANCE_S, self.close_if_idle)
+        else:
+            self.transport.close()
+
+
+def _readable(transport: asyncio.BaseTransport) -> bool:
+    """Whether something has arrived that the event loop has not read yet."""
+    descriptor = transport.get_extra_info("socket").fileno()
+    glance = select.poll()
+    glance.register(descriptor, select.POLLIN)
+    return bool(glance.poll(0))
+
+
+class PartingServer(ListeningServer):
+    """A server whose clients see their answers, or an end between two of them."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._parting = self.server_state = _Parting()
+
+    def say_farewell(self) -> None:
+        """Let every answer from now on say that it is its connection's last."""
+        self._parting.farewell = True
+        for connection in self._connections():
+            connection.say_farewell()
+
+    def leave(self, *, last_wait_s: float) -> None:
+        """Take no more connections and end.
+
+        Args:
+            last_wait_s: how long idle connections are still listened to.
+        """
+        self._parting.last_wait_s = last_wait_s
+        self.should_exit = True
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; connections that the kernel has taken and we have not are answered too."""
+        taken = [new for listener in sockets or [] for new in _untaken(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for new in taken:
+            await loop.connect_accepted_socket(self._connection, new)
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn would leave the application where it is
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AT_ONCE_S):
+                    await self.lifespan.shutdown()
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self._parting, self.lifespan.state)
+
+    def _connections(self) -> list[Connection]:
+        return [one for one in self._parting.connections if isinstance(one, Connection)]
+
+
+def _untaken(listener: socket.socket) -> list[socket.socket]:
+    """The connections that wait in the kernel; closing the listener would reset them."""
+    taken: list[socket.socket] = []
+    listener.settimeout(0)
+    while True:
+        try:
+            taken.append(listener.accept()[0])
+        except OSError:
+            return taken

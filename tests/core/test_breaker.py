@@ -352,3 +352,50 @@ def test_a_probe_of_an_earlier_time_takes_no_place_in_a_later_one() -> None:
     gate.settle(failed, ok=False, now=10)
     assert gate.probes(30) == 0
     assert [permit(gate, 30).is_probe for _ in range(2)] == [True, True]
+
+
+def test_other_settings_hold_from_the_next_decision_on(tripped: Gate) -> None:
+    """A time open that has begun ends when it was to end; what comes after it is new."""
+    trip = TripSettings(failure_threshold=1)
+    other = GateSettings(trip=trip, open_for_s=100, max_probes=2, successes_to_close=2)
+    tripped.reconfigure(other, enabled=True)
+    assert (tripped.state(9.9), tripped.state(10)) == (State.OPEN, State.HALF_OPEN)
+    probes = [permit(tripped, 10), permit(tripped, 10)]
+    assert isinstance(tripped.acquire(10), Refusal)
+    tripped.settle(probes[0], ok=True, now=10)
+    assert tripped.state(10) is State.HALF_OPEN
+    tripped.settle(probes[1], ok=True, now=10)
+    assert tripped.state(10) is State.CLOSED
+    tripped.settle(permit(tripped, 11), ok=False, now=11)
+    assert (tripped.state(11), tripped.retry_after_s(11)) == (State.OPEN, 100)
+
+
+def test_failures_in_a_row_count_against_the_new_threshold() -> None:
+    gate = Gate(Counter(), GateSettings(trip=TripSettings(failure_threshold=9)))
+    for _ in range(5):
+        gate.settle(permit(gate, 0), ok=False, now=0)
+    gate.reconfigure(SETTINGS, enabled=True)
+    assert (gate.threshold, gate.state(0)) == (2, State.CLOSED)
+    gate.settle(permit(gate, 0), ok=False, now=0)
+    assert gate.state(0) is State.OPEN
+
+
+def test_it_can_be_disabled_and_enabled_while_it_works(tripped: Gate) -> None:
+    tripped.moves.clear()
+    tripped.reconfigure(SETTINGS, enabled=False)
+    assert tripped.state(0) is State.DISABLED
+    assert permit(tripped, 0)
+    tripped.reconfigure(SETTINGS, enabled=True)
+    assert (tripped.state(0), tripped.failures) == (State.CLOSED, 0)
+    assert [move.cause for move in tripped.moves] == [
+        "the configuration disabled it",
+        "the configuration enabled it",
+    ]
+
+
+def test_what_an_operator_has_forced_outlives_other_settings(tripped: Gate) -> None:
+    """Its time is over when it was to be over, and then the new settings say what it is."""
+    tripped.force(Force.OPEN, now=0, ttl_s=5)
+    tripped.reconfigure(SETTINGS, enabled=False)
+    assert tripped.state(4.9) is State.FORCED_OPEN
+    assert tripped.state(5) is State.DISABLED

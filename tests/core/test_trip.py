@@ -56,3 +56,34 @@ def test_a_cleared_window_knows_nothing() -> None:
     trip = fed(HALF, failed=10)
     trip.clear()
     assert trip.reason(0) is None
+
+
+def test_other_rules_look_at_what_the_window_holds() -> None:
+    trip = fed(HALF, failed=4, fine=6)
+    trip.reconfigure(TripSettings(failure_rate=0.4, minimum_calls=10, window_s=60))
+    assert trip.reason(0) == "4 of 10 calls failed within 60 s"
+    trip.reconfigure(TripSettings())
+    trip.count(0, failed=True, slow=False)
+    assert (trip.reason(0), trip.counts(0).calls) == (None, 10)
+
+
+def test_a_window_of_another_length_begins_empty() -> None:
+    trip = fed(HALF, failed=10)
+    trip.reconfigure(TripSettings(failure_rate=0.5, minimum_calls=10, window_s=30))
+    assert trip.counts(0).calls == 0
+
+
+def test_what_is_usual_is_kept_unless_it_is_counted_from_another_number() -> None:
+    """An adaptive threshold that has grown does not fall back for another window or rate."""
+    adaptive = TripSettings(adaptive=True, failure_threshold=5)
+    trip = Trip(adaptive)
+    for n in range(2000):
+        trip.count(n, failed=n % 8 == 0, slow=False)
+    grown = trip.threshold
+    assert grown > 5
+    trip.reconfigure(TripSettings(adaptive=True, failure_threshold=5, failure_rate=0.9))
+    assert trip.threshold == grown
+    trip.reconfigure(TripSettings(adaptive=True, failure_threshold=20))
+    assert trip.threshold != grown
+    trip.reconfigure(TripSettings(failure_threshold=20))
+    assert trip.threshold == 20

@@ -271,3 +271,24 @@ async def test_an_account_whose_sdk_is_alive_is_not_idle(account) -> None:
     assert account.idle
     account.expect({}, "m", "s9")
     assert not account.idle
+
+
+async def test_other_limits_hold_for_models_there_are_and_never_above_the_upstreams(
+    account,
+) -> None:
+    await account.ready()
+    model = account.adopt({}, "m", "s1")
+    account.reconfigure(AccountSettings(limits=Limits(max_datums=3), heartbeat_interval_s=7))
+    assert model.driver.lane._limits.max_datums == 3
+    account.reconfigure(AccountSettings(limits=Limits(max_datums=100), coalesce=False))
+    assert (account.limits.max_datums, account.settings.coalesce) == (5, False)
+    assert model.driver.lane._limits.max_datums == 5
+
+
+async def test_other_limits_before_the_upstreams_are_known_are_lowered_when_they_are(
+    account,
+) -> None:
+    account.reconfigure(AccountSettings(limits=Limits(max_datums=100, linger_s=1)))
+    assert account.limits.max_datums == 100
+    await account.ready()
+    assert (account.limits.max_datums, account.limits.linger_s) == (5, 1)

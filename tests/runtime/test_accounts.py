@@ -76,3 +76,12 @@ def test_our_own_questions_make_the_default_account_once() -> None:
     registry = accounts()
     assert registry.of_default() is registry.of_default()
     assert len(registry) == 1
+
+
+def test_another_bound_holds_from_the_next_new_key_on() -> None:
+    registry = accounts()
+    registry.of("a"), registry.of("b")
+    registry.reconfigure(max_keys=3)
+    assert not registry.of("a").closed
+    registry.of("c")
+    assert len(registry) == 3

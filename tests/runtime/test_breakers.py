@@ -215,3 +215,15 @@ def test_held_closed_a_success_still_forgives(breaker, bench) -> None:
     bench.clock.advance(5)
     fail(breaker, 2)
     assert breaker.snapshot("u", "k")["state"] == "closed"
+
+
+def test_other_settings_are_taken_and_what_they_move_is_told(breaker, bench) -> None:
+    fail(breaker, 3)
+    gate = GateSettings(trip=TripSettings(failure_threshold=1))
+    breaker.reconfigure(BreakerSettings(enabled=False, gate=gate))
+    assert breaker.snapshot("u", "k")["state"] == "disabled"
+    moved = [event.cause for event in bench.recorder.events if isinstance(event, Transition)]
+    assert moved[-1] == "the configuration disabled it"
+    breaker.reconfigure(BreakerSettings(gate=gate))
+    fail(breaker)
+    assert breaker.snapshot("u", "k")["state"] == "open"

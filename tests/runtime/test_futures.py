@@ -207,3 +207,12 @@ async def test_a_failed_poll_is_counted_and_needs_no_budget(bench, reply) -> Non
     assert upstream.retries.remaining() == before
     counted = Counter(e.reason for e in bench.recorder.events if isinstance(e, Repeated))
     assert counted == {"fault": 120, "refused": 1, "lost": 1}
+
+
+async def test_another_hold_holds_for_the_results_that_are_waited_for_next(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply(200, {}), reply(200, {})])
+    poller = Poller(upstream, bench.clock)
+    await poller.result("r1", on_state=print)
+    poller.reconfigure(hold_s=7)
+    await poller.result("r2", on_state=print)
+    assert [request.timeout_s for request in transport.requests] == [45, 7]

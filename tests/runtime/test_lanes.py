@@ -374,3 +374,23 @@ async def test_a_lost_submit_goes_again_only_where_the_upstream_would_know_it(
     (third,) = await answers(driver.put([STEP], deadline=None))
     assert isinstance(third, dict if known else OutcomeUnknown)
     assert numbers == [2, 2]
+
+
+async def test_a_batch_that_lingers_leaves_by_the_new_limits(bench, service) -> None:
+    upstream, _ = bench.upstream(service)
+    tools = Tools(
+        submitter=Submitter(upstream, bench.clock),
+        poller=Poller(upstream, bench.clock),
+        knows=partial(knows_model, upstream, bench.clock),
+        tasks=bench.tasks,
+        clock=bench.clock,
+        hub=bench.hub,
+    )
+    slow = Limits(linger_s=600, idle_s=600)
+    driver = LaneDriver("m", Lane(slow), tools, flavour=Flavour.JSON, on_gone=print)
+    calls = driver.put([train(1)], deadline=None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert service.submits == []
+    driver.set_limits(LIMITS)
+    assert len(await answers(calls)) == 1

@@ -317,3 +317,38 @@ async def test_with_its_answer_goes_what_was_kept_for_the_call_alone(book) -> No
     owned = read_records(book.store.load())[0]["me"]
     assert (owned.batches, owned.creations) == ([batch], {})
     assert page.release("b") != ()
+
+
+async def test_calls_that_are_abandoned_end_where_they_are(bench) -> None:
+    ledger = make(bench)
+    await ledger.drained()
+    done = ledger.start("done", "me", answer(), key="k", digest=b"")
+    await finished(done)
+    stuck = ledger.start("stuck", "me", asyncio.sleep(3600), key=None, digest=b"")
+    ledger.abandon()
+    await ledger.drained()
+    assert stuck.task.cancelled()
+    assert done.task.result().body == b"done"
+
+
+async def test_who_stops_waiting_for_the_end_of_calls_does_not_end_them(bench) -> None:
+    ledger = make(bench)
+    entry = ledger.start("a", "me", asyncio.sleep(3600), key=None, digest=b"")
+    waiting = asyncio.ensure_future(ledger.drained())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await asyncio.sleep(0)
+    assert not entry.task.done()
+    ledger.abandon()
+    await ledger.drained()
+
+
+async def test_another_retention_drops_at_once_what_it_does_not_keep(bench) -> None:
+    ledger = make(bench)
+    for name in "abc":
+        entry = ledger.start(name, "me", answer(), key=name, digest=b"")
+        await finished(entry)
+    ledger.reconfigure(Retention(max_answers=1))
+    assert len(ledger) == 1
+    assert ledger.find("me", "c")

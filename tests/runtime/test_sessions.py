@@ -110,3 +110,18 @@ async def test_a_refused_session_says_why(bench, clock, reply) -> None:
     session = session_on(bench, clock, lambda _: reply(200, {}))
     with pytest.raises(UpstreamFault, match="without a session_id"):
         await session.ensure()
+
+
+async def test_another_interval_holds_after_the_next_heartbeat(bench, clock, reply) -> None:
+    service = Service(reply, [])
+    session = session_on(bench, clock, service)
+    await session.ensure()
+    await settle()
+    session.reconfigure(interval_s=3)
+    clock.advance(10)
+    await settle()
+    assert len(service.beaten) == 1
+    clock.advance(3)
+    await settle()
+    assert len(service.beaten) == 2
+    await bench.tasks.cancel_all()

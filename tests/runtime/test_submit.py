@@ -260,3 +260,17 @@ async def test_what_an_earlier_run_may_have_sent_goes_again_only_where_it_is_rec
     answers = [reply(404), Fault.CONNECT, reply(200, {"request_id": "r"})]
     verdict, _ = await submit(bench, answers, doubtful=True)
     assert isinstance(verdict, Admitted)
+
+
+async def test_another_patience_holds_for_submits_under_way_too(bench, reply) -> None:
+    submitter: Submitter
+
+    def answer(_: object) -> object:
+        submitter.reconfigure(patience_s=0)
+        return reply(500)
+
+    upstream, transport = bench.upstream(answer)
+    submitter = Submitter(upstream, bench.clock, patience_s=300)
+    verdict = await submitter.submit(ask())
+    assert isinstance(verdict, Refused)
+    assert len(transport.requests) == 1

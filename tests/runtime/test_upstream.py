@@ -169,3 +169,12 @@ async def test_leave_that_was_waited_for_is_sent_with_once(bench, reply) -> None
         await upstream.ask(ask(leave=leave))
     assert len(transport.requests) == 2
     assert upstream.pace.snapshot()["submits_out"] == 0
+
+
+async def test_another_timeout_holds_from_the_next_request_on(bench, reply) -> None:
+    upstream, transport = bench.upstream([reply(), reply(), reply()])
+    await upstream.ask(ask())
+    upstream.reconfigure(timeout_s=7)
+    await upstream.ask(ask())
+    await upstream.ask(ask(timeout_s=3))
+    assert [request.timeout_s for request in transport.requests] == [60, 7, 3]

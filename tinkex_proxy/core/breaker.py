@@ -114,8 +114,8 @@ class Gate:
         enabled: whether it does anything unless it is forced to.
 
     Attributes:
-        settings: as given.
-        enabled: as given.
+        settings: as given last.
+        enabled: as given last.
         stale: outcomes that came too late to count.
         transitions: changes of state.
         moves: changes of state that nobody has been told of yet, oldest first.
@@ -261,6 +261,20 @@ class Gate:
                 assert_never(what)
         self.forced = what
         self._due = math.inf if ttl_s is None else now + ttl_s
+
+    def reconfigure(self, settings: GateSettings, *, enabled: bool) -> None:
+        """Take other settings from the next decision on.
+
+        A time open that has begun ends when it was to end, and what an operator has forced stays.
+        """
+        self.settings = settings
+        self._trip.reconfigure(settings.trip)
+        if enabled is not self.enabled:
+            self.enabled = enabled
+            if self.forced is None:
+                self._rest(
+                    "the configuration enabled it" if enabled else "the configuration disabled it"
+                )
 
     def reset(self) -> None:
         """Forget everything and let it follow its upstream again."""

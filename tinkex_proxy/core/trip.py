@@ -55,6 +55,16 @@ class Trip:
         self._rates = settings.failure_rate is not None or settings.slow_s is not None
         self._baseline = self._new_baseline()
 
+    def reconfigure(self, settings: TripSettings) -> None:
+        """Take other rules; the window's counts stay if it is as long as before."""
+        before, self._settings = self._settings, settings
+        self._rates = settings.failure_rate is not None or settings.slow_s is not None
+        if settings.window_s != before.window_s:
+            self._window = Window(settings.window_s)
+        same = settings.failure_threshold == before.failure_threshold
+        if not same or settings.adaptive is not before.adaptive:
+            self._baseline = self._new_baseline()
+
     @property
     def threshold(self) -> int:
         """Failures in a row that trip."""

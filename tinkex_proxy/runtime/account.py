@@ -13,7 +13,7 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
-from tinkex_proxy.runtime.dialect import ask_flavour, ask_limits, tighten
+from tinkex_proxy.runtime.dialect import UpstreamLimits, ask_flavour, ask_limits, tighten
 from tinkex_proxy.runtime.events import ModelsLost
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.models import Model, Sampler
@@ -86,6 +86,7 @@ class Account:
         self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
         self._beats: dict[str, float] = {}
         self._learn_at = 0.0
+        self._theirs: UpstreamLimits | None = None
         self.learned = False
         self.creations: dict[str, CreationRecord] = {}
         self.session = Session(
@@ -116,6 +117,7 @@ class Account:
             if not self.learned:
                 theirs = await ask_limits(self.upstream, self.tools.clock)
                 if theirs is not None:
+                    self._theirs = theirs
                     self.limits = tighten(self.settings.limits, theirs)
                 if self._flavour is None:
                     self._flavour = await ask_flavour(self.upstream)
@@ -291,6 +293,16 @@ class Account:
         if self._calls or self._expected or any(at > heard_since for at in self._beats.values()):
             return False
         return all(model.gone is not None for model in self.models.values())
+
+    def reconfigure(self, settings: AccountSettings) -> None:
+        """Take other settings, for what is under way too; the flavour stays what it is."""
+        self.settings = settings
+        self.limits = (
+            settings.limits if self._theirs is None else tighten(settings.limits, self._theirs)
+        )
+        for model in self.models.values():
+            model.driver.set_limits(self.limits)
+        self.session.reconfigure(interval_s=settings.heartbeat_interval_s)
 
     def close(self) -> None:
         """Stop the heartbeats; this key's breaker ends with its account."""

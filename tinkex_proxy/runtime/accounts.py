@@ -48,6 +48,10 @@ class Accounts:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def reconfigure(self, *, max_keys: int) -> None:
+        """Hold at most so many; those above it stay until a new key wants their place."""
+        self._max_keys = max_keys
+
     def of(self, sent_key: str | None) -> Account:
         """The account of a caller who sent this key, or none.
 

@@ -138,6 +138,11 @@ class Breaker:
         self._armed = math.inf
         self._call_off: Callable[[], None] = _nothing
 
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Take other settings; an outage that is under way runs by those it began with."""
+        self._gate.reconfigure(settings.gate, enabled=settings.enabled)
+        self._moved()
+
     def check(self) -> None:
         """Refuse new work while the circuit is open, without taking a permit.
 

@@ -94,6 +94,10 @@ class Poller:
         counts = Counter(progress.state for progress in self._waiting)
         return {state: counts[state] for state in QUEUE_STATES}
 
+    def reconfigure(self, *, hold_s: float) -> None:
+        """Let the polls for results that are waited for from now on be held for so long."""
+        self._hold_s = hold_s
+
     async def result(
         self, request_id: str, *, accept: str = JSON, on_state: Callable[[QueueState], None]
     ) -> Response:

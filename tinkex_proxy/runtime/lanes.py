@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tinkex_proxy.core.coalesce import FlushReason, Item
+from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
 from tinkex_proxy.core.lane import Batch, Lane
 from tinkex_proxy.errors import (
     JournalUnavailable,
@@ -234,6 +234,11 @@ class LaneDriver:
         self.lane.close()
         for call in [call for call in self._calls.values() if not call.left]:
             self._fail(call.item, error)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Let batches leave by other limits, the open one too."""
+        self.lane.set_limits(limits)
+        self._wake.set()
 
     def drain(self) -> None:
         """Let nothing linger any more."""

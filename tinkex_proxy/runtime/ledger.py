@@ -308,7 +308,19 @@ class Ledger:
     async def drained(self) -> None:
         """Wait until every running call has ended."""
         running = [e.task for e in self._entries.values() if e.ended_at is None]
-        await asyncio.gather(*running, return_exceptions=True)
+        if running:
+            await asyncio.wait(running)
+
+    def abandon(self) -> None:
+        """End every running call where it is; its caller is told that it may have run."""
+        for entry in self._entries.values():
+            if entry.ended_at is None:
+                entry.task.cancel()
+
+    def reconfigure(self, retention: Retention) -> None:
+        """Keep as much as this from now on."""
+        self._retention = retention
+        self._expire()
 
     def _ended(self, entry: Entry) -> None:
         entry.ended_at = self._clock.now()

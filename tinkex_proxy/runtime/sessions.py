@@ -65,6 +65,10 @@ class Session:
         self.models_made = 0
         self.samplers_made = 0
 
+    def reconfigure(self, *, interval_s: float) -> None:
+        """Keep this time between heartbeats, after the next one."""
+        self._interval_s = interval_s
+
     async def ensure(self) -> str:
         """Give the session's id, making one if there is none.
 

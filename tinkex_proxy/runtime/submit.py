@@ -93,6 +93,10 @@ class Submitter:
         """Leave to submit once, to be waited for and sent with (`Ask.leave`)."""
         return self._upstream.pace.leave(flow)
 
+    def reconfigure(self, *, patience_s: float) -> None:
+        """Repeat an unanswered submit for so long; those under way too."""
+        self._patience_s = patience_s
+
     async def submit(self, ask: Ask) -> Admitted | Refused:
         """Repeat `ask` until the upstream has answered it."""
         retries = self._upstream.retries

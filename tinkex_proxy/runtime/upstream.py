@@ -166,6 +166,10 @@ class Upstream:
         self._hub = hub
         self.reached: bool | None = None
 
+    def reconfigure(self, *, timeout_s: float) -> None:
+        """Wait so long for answers from the next request on."""
+        self._timeout_s = timeout_s
+
     async def ask(self, ask: Ask) -> Response:
         """Send one request and give the answer, whatever its status.
 

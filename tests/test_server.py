@@ -1,7 +1,5 @@
 """The real process: it starts, answers, drains on the first signal and stops on the second."""
 
-import contextlib
-import json
 import os
 import select
 import signal
@@ -9,7 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,97 +15,25 @@ import httpx
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
-
-class Process:
-    """A command of ours and the URL that its first line says."""
-
-    def __init__(self, *command: str, **environment: str) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "tinkex_proxy", *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-        )
-        assert self.popen.stdout is not None
-        self.said = self.popen.stdout.readline()
-        self.url = self.said.partition("listening on ")[2].split()[0]
-
-    def ended(self) -> int:
-        out, err = self.popen.communicate(timeout=30)
-        self.said += out + err
-        return self.popen.returncode
-
-    def stop(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            self.popen.communicate(timeout=30)
+from tests.processes import (
+    ROOT,
+    Caller,
+    a_call,
+    a_model,
+    client_of,
+    lane,
+    processes,
+    silenced,
+    until,
+)
+from tinkex_proxy.config import Settings
+from tinkex_proxy.server import _pause_s
 
 
 @pytest.fixture
 def started() -> Iterator[object]:
-    running: list[Process] = []
-
-    def start(*command: str, **environment: str) -> Process:
-        running.append(Process(*command, **environment))
-        return running[-1]
-
-    yield start
-    for process in reversed(running):
-        process.stop()
-
-
-def client_of(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, trust_env=False, timeout=30)
-
-
-def a_model(client: httpx.Client) -> str:
-    made = client.post("/v1/models", json={"base_model": "sandbox/tiny-1", "rank": 4})
-    return str(made.json()["model_id"])
-
-
-def a_call(model_id: str) -> bytes:
-    body = {"model_id": model_id, "data": [{"tokens": [1], "targets": [2]}]}
-    return json.dumps(body).encode()
-
-
-def until(holds: Callable[[], object]) -> None:
-    """Ask again and again, each time over a socket; a process that hangs is a failure."""
-    assert any(holds() for _ in range(20_000)), "it never came to that"
-
-
-def lane(client: httpx.Client) -> dict[str, object]:
-    return client.get("/lanes").json()["lanes"][0]
-
-
-class Caller:
-    """A socket with one call on it."""
-
-    def __init__(self, url: str, body: bytes) -> None:
-        host, _, port = url.removeprefix("http://").partition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=30)
-        head = "POST /v1/forward_backward HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        self.socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-
-    def answer(self) -> tuple[str, dict[str, object]]:
-        """Status line and body."""
-        with self.socket.makefile("rb") as stream:
-            head, _, body = stream.read().partition(b"\r\n\r\n")
-        self.socket.close()
-        return head.decode().splitlines()[0], json.loads(body)
-
-
-@contextlib.contextmanager
-def silenced(process: Process) -> Iterator[None]:
-    """Stop a process without ending it: its sockets stay open and nothing answers."""
-    os.kill(process.popen.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process.popen.pid, signal.SIGCONT)
+    with processes() as start:
+        yield start
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -320,3 +246,53 @@ def test_five_hundred_bodies_of_64_mib_do_not_fill_the_memory(started) -> None:
         model_id = json.loads(call)["model_id"]
         assert client.post("/v1/optim_step", json={"model_id": model_id}).status_code == 200
     assert upstream.popen.poll() is None
+def test_a_signal_reloads_and_a_bad_file_changes_nothing(started, tmp_path: Path) -> None:
+    """The log says what came of it; the process goes on either way."""
+    file = tmp_path / "proxy.toml"
+    file.write_text("[batching]\nwindow_ms = 5\n")
+    upstream = started("sandbox", "--port", "0")
+    options = ("--upstream.base-url", upstream.url, "--config", str(file))
+    proxy = started("serve", "--port", "0", *options)
+    with client_of(proxy.url) as client:
+
+        def window_ms() -> float:
+            return client.get("/config").json()["batching"]["window_ms"]
+
+        file.write_text("[batching]\nwindow_ms = 20\n[metrics]\nenabled = false\n")
+        proxy.popen.send_signal(signal.SIGHUP)
+        until(lambda: window_ms() == 20)
+        file.write_text("[batching]\nwindow_ms = 30\nwindow_s = 1\n")
+        proxy.popen.send_signal(signal.SIGHUP)
+        assert client.post("/config/reload").status_code == 422
+        assert window_ms() == 20
+        assert client.get("/metrics").status_code == 200
+        file.write_text('[log]\nlevel = "error"\n')
+        proxy.popen.send_signal(signal.SIGHUP)
+        until(lambda: window_ms() == 5)
+    proxy.popen.terminate()
+    assert proxy.ended() == 0
+    assert (
+        "changed batching.window_ms from 5.0 to 20.0; needs a restart: metrics.enabled"
+        in proxy.said
+    )
+    assert "was not reloaded, all stays: unknown name batching.window_s" in proxy.said
+    assert "changed batching.window_ms from 20.0 to 5.0" not in proxy.said, (
+        "an info, at level error"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "pause_s"),
+    [
+        ({}, 0),
+        ({"server.host": "localhost"}, 0),
+        ({"server.host": "::1"}, 0),
+        ({"server.host": "0.0.0.0"}, 5),
+        ({"server.host": "box"}, 5),
+        ({"server.host": "0.0.0.0", "server.uds": "/run/p.sock"}, 0),
+        ({"server.drain_pause_ms": 1500}, 1.5),
+        ({"server.host": "0.0.0.0", "server.drain_pause_ms": 0}, 0),
+    ],
+)
+def test_the_pause_is_for_those_who_have_a_load_balancer_before_them(options, pause_s) -> None:
+    assert _pause_s(Settings.load(options)) == pause_s

@@ -6,7 +6,7 @@ import platform
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -20,9 +20,11 @@ from tinkex_proxy.api.app import make_app
 from tinkex_proxy.api.asgi import ASGIApp, BodyLimits
 from tinkex_proxy.api.breakers import Breakers
 from tinkex_proxy.api.calls import PlainSettings, Services
+from tinkex_proxy.api.guard import Guard
+from tinkex_proxy.api.lifecycle import Lifecycle
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
-from tinkex_proxy.api.sdk import SdkRouteSettings, sdk_routes
+from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings, sdk_routes
 from tinkex_proxy.config import Settings, masked
 from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.backoff import Backoff
@@ -30,10 +32,13 @@ from tinkex_proxy.core.breaker import GateSettings
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.trip import TripSettings
+from tinkex_proxy.errors import BadConfiguration
+from tinkex_proxy.reload import Outcome, Reloads
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
+from tinkex_proxy.runtime.drain import Ending
 from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.feed import Feed
 from tinkex_proxy.runtime.futures import Poller
@@ -42,7 +47,7 @@ from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
-from tinkex_proxy.runtime.logs import LogListener
+from tinkex_proxy.runtime.logs import LogListener, configure_logs
 from tinkex_proxy.runtime.metrics import JournalMetrics, Metrics, StateCollector
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.recognition import Assumed, Recognition
@@ -72,21 +77,32 @@ class Proxy:
         services: what the plain calls work with.
         readiness: what `/health/ready` says.
         feed: what those see who follow the breakers.
+        ending: its end: who wants it, and how far it is.
+        reloads: the configuration in force, and the way to another.
     """
 
     app: ASGIApp
     services: Services
     readiness: Readiness
     feed: Feed
+    ending: Ending
+    reloads: Reloads
+
+    def pause(self) -> None:
+        """Be ready no more, and go on: whoever looks at readiness sends new calls elsewhere."""
+        self.readiness.draining = True
 
     async def drain(self) -> None:
         """Take no new calls, let nothing linger, wait for what runs; end who only follows."""
         self.readiness.draining = True
-        self.services.draining = True
-        for account in self.services.accounts:
+        services = self.services
+        services.draining = True
+        for account in services.accounts:
             account.drain()
         try:
-            await self.services.ledger.drained()
+            while services.ledger.running or services.open.count:
+                await services.ledger.drained()
+                await services.open.none()
         finally:
             self.feed.close()
 
@@ -94,13 +110,38 @@ class Proxy:
         """Answer those who are still held; nothing that comes later will reach them."""
         self.services.released.set()
 
+    def reload(self) -> Outcome:
+        """Read the configuration again and say in the log what came of it.
 
-def build(settings: Settings, *, clock: Clock | None = None, store: Store | None = None) -> Proxy:
+        Raises:
+            BadConfiguration: it cannot be used; nothing has changed.
+        """
+        hub = self.services.hub
+        try:
+            outcome = self.reloads.reload()
+        except BadConfiguration as error:
+            said = "; ".join(error.problems)
+            hub.tell(Note("error", f"the configuration was not reloaded, all stays: {said}"))
+            raise
+        hub.tell(Note("info", f"the configuration was reloaded: {outcome.sentence()}"))
+        for warning in outcome.warnings:
+            hub.tell(Note("warning", warning))
+        return outcome
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    reread: Callable[[], Settings] | None = None,
+    store: Store | None = None,
+) -> Proxy:
     """Build a proxy; opens no socket and starts no task.
 
     Args:
         settings: the configuration.
         clock: measures and sleeps; the machine's, if none is given.
+        reread: reads the configuration's layers once more; None: there is nothing to be read.
         store: where its journal is; None for no journal.
 
     Raises:
@@ -154,54 +195,62 @@ def build(settings: Settings, *, clock: Clock | None = None, store: Store | None
         max_keys=settings.upstream.max_keys,
         salt=salt,
     )
-    calls = settings.calls
-    retention = Retention(
-        keep_s=calls.retention_s,
-        max_answers=calls.max_kept_answers,
-        max_bytes=calls.max_kept_bytes,
-    )
     services = Services(
         accounts=accounts,
         ledger=Ledger(
             clock,
             tasks,
-            retention,
+            _retention(settings),
             journal=journal,
             wall_clock=time.time,  # noqa: TID251 - ages of answers, over restarts
         ),
         clock=clock,
         hub=hub,
         intake=Intake(_bounds(settings), clock=clock, hub=hub),
-        settings=PlainSettings(
-            body=BodyLimits(settings.server.max_body_bytes, settings.admission.body_timeout_s),
-            default_timeout_s=calls.default_timeout_s,
-            extra_loss_fns=frozenset(settings.upstream.extra_loss_fns),
-        ),
+        settings=_plain_settings(settings),
     )
     readiness = Readiness()
-    operations = _operations(settings, services, readiness, registry, feed)
+    reloads = Reloads(settings, reread or (lambda: settings))
+    proxy = Proxy(_unbuilt, services, readiness, feed, Ending(clock), reloads)
+    operations = _operations(proxy, registry)
     registry.register(_states(services, operations, tasks))
+    sdk = SdkRoute(services, _sdk_settings(settings))
     app = make_app(
         operations,
-        [
-            *plain_routes(services),
-            *sdk_routes(
-                services,
-                SdkRouteSettings(
-                    lanes=settings.sdk.mode == "lane",
-                    coalesce=settings.sdk.coalesce,
-                    request_timeout_s=settings.upstream.request_timeout_s,
-                ),
-            ),
-        ],
+        [*plain_routes(services), *sdk_routes(sdk)],
         lifespan=_lifespan(services, readiness, transport, tasks, journal),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
-    return Proxy(app, services, readiness, feed)
+    proxy.app = app
+    _feed(reloads, services, makings, app, sdk)
+    return proxy
 
 
-@dataclass(frozen=True, slots=True)
+async def _unbuilt(*_: object) -> None:
+    """Stands for the application while it is built."""
+    raise RuntimeError("there is no application yet")
+
+
+def _feed(
+    reloads: Reloads, services: Services, makings: "_Makings", guard: Guard, sdk: SdkRoute
+) -> None:
+    """Say who takes which settings when the configuration is read again."""
+    accounts = services.accounts
+    reloads.feed(_plain_settings, services.reconfigure)
+    reloads.feed(_bounds, services.intake.reconfigure)
+    reloads.feed(_retention, services.ledger.reconfigure)
+    reloads.feed(_sdk_settings, sdk.reconfigure)
+    reloads.feed(lambda s: s.server.allowed_hosts, guard.reconfigure)
+    reloads.feed(lambda s: s.upstream.max_keys, lambda n: accounts.reconfigure(max_keys=n))
+    reloads.feed(
+        lambda s: (s, _account_settings(s), _breaker_settings(s)),
+        lambda made: makings.reconfigure(accounts, *made),
+    )
+    reloads.feed(lambda s: (s.log.level, s.log.format), lambda log: configure_logs(*log))
+
+
+@dataclass(slots=True)
 class _Makings:
     """What every account is made of."""
 
@@ -213,9 +262,25 @@ class _Makings:
     journal: Journal
     recognition: Recognition
 
+    def reconfigure(
+        self,
+        accounts: Iterable[Account],
+        settings: Settings,
+        of_accounts: AccountSettings,
+        of_breakers: BreakerSettings,
+    ) -> None:
+        """Make accounts by these settings from now on, and give them to those there are."""
+        self.settings, upstream = settings, settings.upstream
+        for account in accounts:
+            account.reconfigure(of_accounts)
+            account.upstream.breaker.reconfigure(of_breakers)
+            account.upstream.reconfigure(timeout_s=upstream.request_timeout_s)
+            account.tools.submitter.reconfigure(patience_s=upstream.submit_retry_s)
+            account.tools.poller.reconfigure(hold_s=upstream.poll_timeout_s)
+
     def account(self, key_id: str, key: str | None) -> Account:
         """Build the account of one key."""
-        upstream_settings, batching = self.settings.upstream, self.settings.batching
+        upstream_settings = self.settings.upstream
         host = urlsplit(_base_url(self.settings)).netloc
         breaker = Breaker(
             f"{host}-{key_id}".replace(":", "-"),
@@ -247,22 +312,49 @@ class _Makings:
             book=Book(key_id, self.journal),
             recognition=self.recognition,
         )
-        flavour = upstream_settings.flavour
-        account_settings = AccountSettings(
-            limits=Limits(
-                linger_s=batching.window_ms / 1000,
-                idle_s=batching.idle_flush_ms / 1000,
-                max_requests=batching.max_batch_size,
-                max_datums=batching.max_datums,
-                max_bytes=batching.max_bytes,
-                preferred_datums=tuple(batching.preferred_sizes),
-            ),
-            flavour=None if flavour == "auto" else Flavour(flavour),
-            heartbeat_interval_s=upstream_settings.heartbeat_interval_s,
-            coalesce=batching.enabled,
-            keep_s=self.settings.calls.retention_s,
-        )
-        return Account(key_id, upstream, tools, account_settings)
+        return Account(key_id, upstream, tools, _account_settings(self.settings))
+
+
+def _account_settings(settings: Settings) -> AccountSettings:
+    batching, flavour = settings.batching, settings.upstream.flavour
+    return AccountSettings(
+        limits=Limits(
+            linger_s=batching.window_ms / 1000,
+            idle_s=batching.idle_flush_ms / 1000,
+            max_requests=batching.max_batch_size,
+            max_datums=batching.max_datums,
+            max_bytes=batching.max_bytes,
+            preferred_datums=tuple(batching.preferred_sizes),
+        ),
+        flavour=None if flavour == "auto" else Flavour(flavour),
+        heartbeat_interval_s=settings.upstream.heartbeat_interval_s,
+        coalesce=batching.enabled,
+        keep_s=settings.calls.retention_s,
+    )
+
+
+def _plain_settings(settings: Settings) -> PlainSettings:
+    return PlainSettings(
+        body=BodyLimits(settings.server.max_body_bytes, settings.admission.body_timeout_s),
+        default_timeout_s=settings.calls.default_timeout_s,
+        extra_loss_fns=frozenset(settings.upstream.extra_loss_fns),
+    )
+
+
+def _sdk_settings(settings: Settings) -> SdkRouteSettings:
+    return SdkRouteSettings(
+        lanes=settings.sdk.mode == "lane",
+        coalesce=settings.sdk.coalesce,
+        request_timeout_s=settings.upstream.request_timeout_s,
+    )
+
+
+def _retention(settings: Settings) -> Retention:
+    return Retention(
+        keep_s=settings.calls.retention_s,
+        max_answers=settings.calls.max_kept_answers,
+        max_bytes=settings.calls.max_kept_bytes,
+    )
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -302,22 +394,17 @@ def _base_url(settings: Settings) -> str:
     return str(settings.upstream.base_url).rstrip("/")
 
 
-def _operations(
-    settings: Settings,
-    services: Services,
-    readiness: Readiness,
-    registry: CollectorRegistry,
-    feed: Feed,
-) -> Operations:
+def _operations(proxy: Proxy, registry: CollectorRegistry) -> Operations:
+    services, settings = proxy.services, proxy.reloads.settings
     upstream = _base_url(settings)
     return Operations(
         accounts=services.accounts,
         clock=services.clock,
         intake=services.intake,
-        readiness=readiness,
+        readiness=proxy.readiness,
         registry=registry if settings.metrics.enabled else None,
         upstream=upstream,
-        config=masked(settings),
+        config=lambda: masked(proxy.reloads.settings),
         version={
             "version": importlib.metadata.version("tinkex-proxy"),
             "python": platform.python_version(),
@@ -327,9 +414,26 @@ def _operations(
         breakers=Breakers(
             upstream,
             lambda: [(account.key_id, account.upstream.breaker) for account in services.accounts],
-            feed,
+            proxy.feed,
+        ),
+        lifecycle=Lifecycle(
+            ending=proxy.ending,
+            running=partial(_running, services),
+            reload=lambda: proxy.reload().told(),
         ),
     )
+
+
+def _running(services: Services) -> dict[str, object]:
+    """What the end waits for."""
+    lanes = [m.driver.lane for a in services.accounts for m in a.models.values()]
+    return {
+        "calls_in_flight": services.ledger.running,
+        "requests_open": services.open.count,
+        "polls_held": services.polls.count,
+        "open_batches": sum(1 for lane in lanes if lane.depth),
+        "awaiting_results": sum(lane.owed for lane in lanes),
+    }
 
 
 def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCollector:

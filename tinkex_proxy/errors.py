@@ -12,6 +12,7 @@ from typing_extensions import override
 __all__ = [
     "ApiKeyMissing",
     "ApiKeyRefused",
+    "BadConfiguration",
     "BodyStalled",
     "CircuitOpen",
     "DeadlineExceeded",
@@ -117,6 +118,20 @@ class MethodNotAllowed(ProxyError):
     """The path exists, with another method."""
 
     code = "method_not_allowed"
+
+
+class BadConfiguration(ProxyError):
+    """The configuration that was to be read again cannot be used; nothing has changed.
+
+    Attributes:
+        problems: one sentence for each thing wrong.
+    """
+
+    code = "bad_configuration"
+
+    def __init__(self, detail: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(detail)
+        self.problems = problems
 
 
 class ApiKeyMissing(ProxyError):

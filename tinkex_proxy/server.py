@@ -1,12 +1,23 @@
 """Running a proxy: the listener, the signals, the end.
 
-The first SIGTERM or SIGINT makes readiness false, lets no batch linger, waits for the calls in
-flight and stops; a second one stops at once.
+The first SIGTERM or SIGINT, or `POST /drain`, begins the end:
+
+1. *pausing*: readiness is false, and calls are still taken; answers say `Connection: close`, so
+   that callers find their way to another proxy, if there is one;
+2. *draining*: new calls are refused, open batches leave, calls in flight go on to their end, for
+   `calls.shutdown_grace_s` at most; then those that are left are told that they may have run;
+3. *leaving*: the listener is closed, polls that are held are told to come again, idle connections
+   have a last moment, and the process ends with status 0.
+
+A second signal ends it at once, wherever it is. SIGHUP has the configuration read again.
 """
 
 import asyncio
 import contextlib
 import gc
+import ipaddress
+import math
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
@@ -15,9 +26,12 @@ import structlog
 import uvicorn
 from platformdirs import user_state_path
 
-from tinkex_proxy.api.listener import ListeningServer, listen_tcp, listen_unix, url_of
-from tinkex_proxy.assembly import build
+from tinkex_proxy.api.connections import Connection, PartingServer
+from tinkex_proxy.api.listener import listen_tcp, listen_unix, url_of
+from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
+from tinkex_proxy.errors import BadConfiguration
+from tinkex_proxy.runtime.drain import Ending, Stage
 from tinkex_proxy.runtime.logs import configure_logs
 from tinkex_proxy.runtime.sqlite_store import SqliteStore, journal_path
 from tinkex_proxy.runtime.store import Store, StoreBusy, StoreDamaged, StoreError, StoreTooNew
@@ -26,13 +40,24 @@ __all__ = ["open_store", "serve"]
 
 # Far more than calls that one process holds; a limit of a billion makes some libraries slow.
 MAX_FILES = 65_536
+# What a load balancer or Kubernetes needs to see that we are not ready, and to act on it: the usual
+# figure of a preStop hook.
+PAUSE_BEYOND_LOOPBACK_S = 5.0
+# When the grace is over: for the last answers to be written and fetched.
+LAST_WORDS_S = 2.0
 
 
-def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) -> int:
+def serve(
+    settings: Settings,
+    *,
+    reread: Callable[[], Settings] | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> int:
     """Run a proxy until a signal ends it; gives the process's exit status.
 
     Args:
         settings: the configuration.
+        reread: reads its layers once more, for a reload.
         on_ready: told the URL once the listener is up.
 
     Raises:
@@ -47,7 +72,8 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
         if store is not None:
             stack.enter_context(contextlib.closing(store))
         runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
-        return runner.run(_run(settings, listener, store, on_ready))
+        proxy = build(settings, reread=reread, store=store)
+        return runner.run(_run(proxy, listener, on_ready))
 
 
 def open_store(settings: Settings) -> Store | None:
@@ -106,49 +132,107 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _run(
-    settings: Settings,
-    listener: socket.socket,
-    store: Store | None,
-    on_ready: Callable[[str], None] | None,
+    proxy: Proxy, listener: socket.socket, on_ready: Callable[[str], None] | None
 ) -> int:
-    proxy = build(settings, store=store)
     config = uvicorn.Config(
         proxy.app,
-        http="httptools",
+        http=Connection,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.calls.shutdown_grace_s),
     )
-    server = ListeningServer(config)
-    loop = asyncio.get_running_loop()
-    stop, at_once = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            server.force_exit = True
-            at_once.set()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    running = loop.create_task(server.serve(sockets=[listener]))
+    server = PartingServer(config)
+    _heed_signals(proxy)
+    running = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     await _first_of(running, server.up.wait())
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
     if on_ready is not None and server.started:
         on_ready(url_of(listener))
-    await _first_of(running, stop.wait())
-    grace_ends = loop.time() + settings.calls.shutdown_grace_s
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(settings.calls.shutdown_grace_s):
-            await _first_of(running, proxy.drain(), at_once.wait())
-    proxy.release()
-    # Drained calls are answered; what is left are long polls that are passed on.
-    config.timeout_graceful_shutdown = max(1, int(grace_ends - loop.time()))
-    server.should_exit = True
-    await running
+    await _first_of(running, proxy.ending.asked.wait())
+    await _end(proxy, server, running)
     return 0 if server.started else 1
+
+
+def _heed_signals(proxy: Proxy) -> None:
+    """SIGTERM and SIGINT end, SIGHUP reloads."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _end_on, proxy.ending, number.name)
+    if not hasattr(signal, "SIGHUP"):  # pragma: no cover - not on every platform
+        return
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup
+    mortal = _has_terminal() and not ignored
+
+    def on_hangup() -> None:
+        if mortal and not _has_terminal():
+            _end_on(proxy.ending, "the end of the terminal")
+            return
+        with contextlib.suppress(BadConfiguration):  # the log has it
+            proxy.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+
+
+def _end_on(ending: Ending, why: str) -> None:
+    """Begin the end; the second time, end now."""
+    if ending.asked.is_set():
+        ending.hurried.set()
+    ending.ask(why)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that controls us. One that is closed sends SIGHUP too."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+async def _end(proxy: Proxy, server: PartingServer, running: asyncio.Task[None]) -> None:
+    """Go through the stages of the end."""
+    ending, settings, loop = proxy.ending, proxy.reloads.settings, asyncio.get_running_loop()
+    pause_s, grace_s = _pause_s(settings), settings.calls.shutdown_grace_s
+    hurried = loop.create_task(ending.hurried.wait())
+
+    def at_once(_: object) -> None:
+        server.force_exit = True
+
+    hurried.add_done_callback(at_once)
+    server.say_farewell()
+    proxy.pause()
+    ending.enter(Stage.PAUSING, lasts_s=pause_s)
+    await asyncio.wait([running, hurried], timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+    ending.enter(Stage.DRAINING, lasts_s=grace_s)
+    grace_ends = loop.time() + grace_s
+    draining = loop.create_task(proxy.drain())
+    await asyncio.wait(
+        [running, hurried, draining], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
+    )
+    draining.cancel()
+    proxy.services.ledger.abandon()
+    proxy.release()
+    left_s = max(LAST_WORDS_S, grace_ends - loop.time())
+    ending.enter(Stage.LEAVING, lasts_s=left_s)
+    server.config.timeout_graceful_shutdown = math.ceil(left_s)
+    server.leave(last_wait_s=settings.server.drain_linger_ms / 1000)
+    await running
+    hurried.cancel()
+
+
+def _pause_s(settings: Settings) -> float:
+    """How long calls are still taken once readiness is false."""
+    server = settings.server
+    if server.drain_pause_ms is not None:
+        return server.drain_pause_ms / 1000
+    if server.uds is not None or server.host == "localhost":
+        return 0.0
+    try:
+        here = ipaddress.ip_address(server.host).is_loopback
+    except ValueError:
+        here = False
+    return 0.0 if here else PAUSE_BEYOND_LOOPBACK_S
 
 
 async def _first_of(

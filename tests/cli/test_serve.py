@@ -61,7 +61,7 @@ def test_a_contradiction_keeps_it_from_starting(run) -> None:
 
 def test_a_warning_does_not(run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Settings] = []
-    monkeypatch.setattr(server, "serve", lambda settings, on_ready: seen.append(settings) or 0)
+    monkeypatch.setattr(server, "serve", lambda settings, **_: seen.append(settings) or 0)
     status, _, errors = run("serve", "--host", "0.0.0.0")
     assert status == 0
     assert seen[0].server.host == "0.0.0.0"

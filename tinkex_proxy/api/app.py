@@ -11,7 +11,6 @@ from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
-from tinkex_proxy.api.asgi import ASGIApp
 from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.openapi import openapi_document
 from tinkex_proxy.api.operations import Operations, operations_router
@@ -34,7 +33,7 @@ def make_app(
     lifespan: Lifespan,
     bind_host: str,
     allowed_hosts: Sequence[str],
-) -> ASGIApp:
+) -> Guard:
     """Put the routes together behind the guard."""
     # The page at /docs works offline: FastAPI's own loads its scripts from another host.
     app = FastAPIOffline(

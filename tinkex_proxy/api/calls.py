@@ -36,6 +36,7 @@ from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.drain import OpenRequests
 from tinkex_proxy.runtime.events import CallEnded, Hub, Note
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
@@ -78,6 +79,8 @@ class Services:
         intake: takes calls on, or sheds them.
         settings: what holds for every plain call.
         draining: whether new calls are refused.
+        open: the requests that the end waits for.
+        polls: those of SDKs, which it does not wait for.
         released: set at the very end, for those who are held: they come again elsewhere.
         revivers: by operation, who goes on with a promised call of an earlier run.
     """
@@ -89,6 +92,8 @@ class Services:
     intake: Intake
     settings: PlainSettings
     draining: bool = False
+    open: OpenRequests = field(default_factory=OpenRequests)
+    polls: OpenRequests = field(default_factory=OpenRequests)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     revivers: dict[str, Reviver] = field(default_factory=dict)
 
@@ -100,6 +105,10 @@ class Services:
                 self.ledger.abandon(call)
                 note = f"call {call.id} of an earlier run cannot be gone on with"
                 self.hub.tell(Note("warning", note))
+
+    def reconfigure(self, settings: PlainSettings) -> None:
+        """Let these hold for every plain call from the next one on."""
+        self.settings = settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,10 @@ class CallRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        with self._services.open.one():
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = uuid.uuid4().hex
         extra = {"x-request-id": request_id}
         path = str(scope["path"])
@@ -156,8 +169,18 @@ class CallRoute:
         if services.draining:
             raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
         wishes = wishes_of(headers, default_timeout_s=services.settings.default_timeout_s)
-        with services.intake.hold(services.accounts.key_id_of(key_of(headers))) as hold:
-            entry, ticket = await self._taken_on(scope, headers, receive, wishes, hold, request_id)
+        try:
+            with services.intake.hold(services.accounts.key_id_of(key_of(headers))) as hold:
+                entry, ticket = await self._taken_on(
+                    scope, headers, receive, wishes, hold, request_id
+                )
+        except asyncio.CancelledError:
+            if not services.released.is_set():
+                raise
+            raise Draining(
+                "The proxy stopped before the call had come whole; nothing was sent.",
+                retry_after_s=1.0,
+            ) from None
         if entry.id != request_id:
             extra["x-tinkex-repeats"] = entry.id
         if wishes.respond_async:

@@ -30,10 +30,15 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, bind_host: str, allowed_hosts: Iterable[str]) -> None:
         self._app = app
-        self._names = {*_LOOPBACK_NAMES, bind_host.lower(), *(h.lower() for h in allowed_hosts)}
+        self._bind_host = bind_host.lower()
+        self.reconfigure(allowed_hosts)
         # Listening beyond loopback, we are called by address too (a kubelet's probe names the pod's
         # IP); an address cannot be rebound, a name can.
         self._any_address = not _is_loopback(bind_host)
+
+    def reconfigure(self, allowed_hosts: Iterable[str]) -> None:
+        """Answer to these further names from the next request on."""
+        self._names = {*_LOOPBACK_NAMES, self._bind_host, *(h.lower() for h in allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""

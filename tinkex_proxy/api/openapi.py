@@ -150,5 +150,6 @@ def _problem_schema() -> Json:
             "request_id": text,
             "pointer": text,
             "category": text,
+            "problems": {"type": "array", "items": text},
         },
     }

@@ -1,6 +1,6 @@
 """What operators look at: health, lanes, configuration, version, metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from tinkex_proxy.api.breakers import Breakers, breakers_router
+from tinkex_proxy.api.lifecycle import Lifecycle, lifecycle_router
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.intake import Intake
@@ -51,9 +52,10 @@ class Operations:
     readiness: Readiness
     registry: CollectorRegistry | None
     upstream: str
-    config: Mapping[str, object]
+    config: Callable[[], Mapping[str, object]]
     version: Mapping[str, object]
     breakers: Breakers
+    lifecycle: Lifecycle
 
 
 def operations_router(ops: Operations) -> APIRouter:
@@ -61,6 +63,7 @@ def operations_router(ops: Operations) -> APIRouter:
     router = APIRouter(tags=["operations"])
     _health(router, ops)
     router.include_router(breakers_router(ops.breakers))
+    router.include_router(lifecycle_router(ops.lifecycle))
     _insight(router, ops)
     if ops.registry is not None:
         _metrics(router, ops.registry)
@@ -121,7 +124,7 @@ def _insight(router: APIRouter, ops: Operations) -> None:
     @router.get("/config", summary="The configuration in force")
     async def config() -> JSONResponse:
         """Every setting; secrets are masked."""
-        return JSONResponse(dict(ops.config))
+        return JSONResponse(dict(ops.config()))
 
     @router.get("/version", summary="What is running")
     async def version() -> JSONResponse:

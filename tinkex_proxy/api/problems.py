@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from tinkex_proxy.errors import ProxyError, UpstreamFailed
+from tinkex_proxy.errors import BadConfiguration, ProxyError, UpstreamFailed
 from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = ["PROBLEM_JSON", "STATUS", "problem_answer", "problem_fields", "status_of"]
@@ -26,6 +26,7 @@ STATUS: Final[Mapping[str, tuple[int, str]]] = {
     "foreign_origin": (403, "Cross-origin request refused"),
     "route_not_found": (404, "No such path"),
     "method_not_allowed": (405, "Wrong method for this path"),
+    "bad_configuration": (422, "The configuration cannot be used"),
     "api_key_missing": (401, "No API key"),
     "api_key_refused": (401, "API key refused by the upstream"),
     "too_many_keys": (503, "Too many API keys in use"),
@@ -72,6 +73,8 @@ def problem_fields(error: ProxyError, *, instance: str, request_id: str) -> dict
         fields["pointer"] = error.pointer
     if isinstance(error, UpstreamFailed):
         fields["category"] = error.category
+    if isinstance(error, BadConfiguration):
+        fields["problems"] = error.problems
     return fields
 
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from tinkex_proxy.api.asgi import Receive, Scope, Send, headers_of, read_body, send_answer
+from tinkex_proxy.api.asgi import (
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    read_body,
+    send_answer,
+)
 from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
@@ -24,7 +32,7 @@ from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.core.outcome import Operation
-from tinkex_proxy.errors import CircuitOpen, Draining, ProxyError
+from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import CallEnded
 from tinkex_proxy.runtime.intake import Hold
@@ -84,6 +92,22 @@ def operation_of(method: str, path: str) -> Operation:
     return Operation.SUBMIT if method == "POST" else Operation.QUERY
 
 
+class _Released(Exception):  # noqa: N818 - an event, not an error
+    """We end, and the answer to a relayed poll has not begun."""
+
+
+class _Sending:
+    """What takes an answer, and knows whether one has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)
+
+
 class SdkRoute:
     """The endpoint of everything under `/api/v1`.
 
@@ -99,10 +123,24 @@ class SdkRoute:
         self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
         services.revivers[OPERATION] = self._revive
 
+    def reconfigure(self, settings: SdkRouteSettings) -> None:
+        """Take other settings from the next call on."""
+        self._settings = settings
+        self._lanes.coalesce = settings.coalesce
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        services = self._services
         operation = operation_of(str(scope["method"]), str(scope["path"]))
+        services = self._services
+        # The end waits for what was taken on; polls can be put to whoever comes after us.
+        counted = services.polls if operation is Operation.POLL else services.open
+        with counted.one():
+            await self._serve(operation, scope, receive, _Sending(send))
+
+    async def _serve(
+        self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
+    ) -> None:
+        services = self._services
         began, code = services.clock.now(), "ok"
         try:
             if services.draining and operation in {Operation.SUBMIT, Operation.QUERY}:
@@ -112,6 +150,12 @@ class SdkRoute:
             await self._answer(operation, scope, receive, send)
         except CallerLeft:
             code = "withdrawn"
+        except asyncio.CancelledError:
+            if send.begun or not services.released.is_set():
+                raise
+            lost = OutcomeUnknown("The proxy stopped before the answer was there.")
+            code = lost.code
+            await send_answer(send, refusal(lost), {})
         except ProxyError as error:
             code = error.code
             answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
@@ -127,7 +171,7 @@ class SdkRoute:
         return self._lanes.revive(account, call, asked, hold)
 
     async def _answer(
-        self, operation: Operation, scope: Scope, receive: Receive, send: Send
+        self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
     ) -> None:
         headers = headers_of(scope)
         accounts, light = self._services.accounts, _is_light(operation, headers)
@@ -207,32 +251,51 @@ class SdkRoute:
         account: Account,
         passing: Passing,
         receive: Receive,
-        send: Send,
+        send: _Sending,
         seen: Seen | None,
     ) -> None:
         """Pass a request on and its answer back, for as long as its caller stays."""
+        try:
+            await self._relay_while(operation, account, passing, receive, send, seen)
+        except _Released:
+            await send_answer(send, try_again(_request_id(passing.body), "active", None), {})
+
+    async def _relay_while(
+        self,
+        operation: Operation,
+        account: Account,
+        passing: Passing,
+        receive: Receive,
+        send: _Sending,
+        seen: Seen | None,
+    ) -> None:
+        """Relay as long as the caller is there and, where it is a poll, we are."""
         loop = asyncio.get_running_loop()
         relaying = loop.create_task(self._relay_or_hold(account, operation, passing, send, seen))
         gone: asyncio.Task[None] | None = None
         if isinstance(passing.body, bytes):  # else its pieces are still being received
             gone = loop.create_task(hung_up(receive))
+        released: asyncio.Task[bool] | None = None
+        if operation is Operation.POLL:
+            released = loop.create_task(self._services.released.wait())
+        tasks = [task for task in (relaying, gone, released) if task is not None]
         try:
-            tasks = [relaying] if gone is None else [relaying, gone]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not relaying.done():
+            if gone is not None and gone.done() and not relaying.done():
                 raise CallerLeft
+            if not relaying.done() and not send.begun:
+                raise _Released
             await relaying
         finally:
-            for task in (relaying, gone):
-                if task is not None:
-                    task.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _relay_or_hold(
         self,
         account: Account,
         operation: Operation,
         passing: Passing,
-        send: Send,
+        send: _Sending,
         seen: Seen | None,
     ) -> None:
         """Relay, or hold a poll that cannot be sent now and tell it to come again."""
@@ -280,6 +343,6 @@ def _request_id(body: object) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def sdk_routes(services: Services, settings: SdkRouteSettings) -> list[BaseRoute]:
+def sdk_routes(endpoint: SdkRoute) -> list[BaseRoute]:
     """Everything under `/api/v1`, whatever its method."""
-    return [Route("/api/v1/{path:path}", SdkRoute(services, settings))]
+    return [Route("/api/v1/{path:path}", endpoint)]

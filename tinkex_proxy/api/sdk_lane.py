@@ -89,7 +89,7 @@ class LaneCalls:
     def __init__(self, ledger: Ledger, futures: SdkFutures, *, coalesce: bool) -> None:
         self._ledger = ledger
         self._futures = futures
-        self._coalesce = coalesce
+        self.coalesce = coalesce
 
     def revive(self, account: Account, call: CallRecord, asked: AskedRecord, hold: Hold) -> bool:
         """Go on with a promised call of an earlier run; whether its model is still there."""
@@ -153,7 +153,7 @@ class LaneCalls:
             return _Numbered(order.model_id, order.seq_id, work)
         content_type = request.headers.get("content-type", JSON)
         training = read_training(request.body, content_type, request.account.flavour)
-        shares = coalesce_of(request.headers, default=self._coalesce)
+        shares = coalesce_of(request.headers, default=self.coalesce)
         return _Numbered(
             training.model_id,
             training.seq_id,

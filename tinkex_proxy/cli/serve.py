@@ -33,7 +33,11 @@ def _run(chosen: argparse.Namespace) -> int:
     from tinkex_proxy.runtime.store import StoreError  # noqa: PLC0415
 
     try:
-        return server.serve(settings, on_ready=partial(_say_ready, settings))
+        return server.serve(
+            settings,
+            reread=partial(load_settings, chosen),
+            on_ready=partial(_say_ready, settings),
+        )
     except StoreError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:

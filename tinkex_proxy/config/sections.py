@@ -61,6 +61,21 @@ class ServerSettings(_Section):
         description="Largest body of a call. 64 MiB holds twelve of the upstream's largest "
         "requests; more would only fill memory.",
     )
+    drain_pause_ms: int | None = Field(
+        default=None,
+        ge=0,
+        le=600_000,
+        description="How long calls are still taken after readiness has turned false, before new "
+        "ones are refused. None: 5,000 beyond loopback, where a load balancer or Kubernetes needs "
+        "seconds to send them elsewhere; 0 on loopback and on a Unix socket, where nobody does.",
+    )
+    drain_linger_ms: int = Field(
+        default=1000,
+        ge=0,
+        le=60_000,
+        description="How long idle connections are kept after the last answer at shutdown: a call "
+        "that comes on one is refused with a word, not cut off. Longer makes Ctrl-C slow.",
+    )
 
 
 class UpstreamSettings(_Section):
@@ -302,7 +317,8 @@ class CallsSettings(_Section):
     shutdown_grace_s: float = Field(
         default=30.0,
         ge=0,
-        description="How long calls may still finish after SIGTERM; Kubernetes kills after 30 s.",
+        description="How long calls may still finish after SIGTERM, once the pause is over. Give "
+        "the process the pause, this and 5 s more before it is killed.",
     )
 
 

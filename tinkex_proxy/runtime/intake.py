@@ -55,6 +55,10 @@ class Intake:
         """
         return Hold(self, owner, exempt=exempt, owed=owed)
 
+    def reconfigure(self, bounds: Bounds) -> None:
+        """Take on by these bounds from the next call on; who has a place keeps it."""
+        self.admission.bounds = bounds
+
     def turn_away(self, bound: Bound | None) -> None:
         """Do nothing where nothing is used up.
 

@@ -1,0 +1,91 @@
+"""The end of a proxy, as everybody sees it who has a part in it: asked for, hurried, how far.
+
+Whoever wants the proxy to end asks here: a signal, or an operator over HTTP. Whoever carries it out
+(`server.py`) waits here, and says how far it is:
+
+    serving → pausing → draining → leaving
+
+*pausing*: not ready any more, and every call is still taken. *draining*: new calls are refused,
+those taken on go on to their end. *leaving*: nothing is waited for any more but the last answers.
+"""
+
+import asyncio
+import contextlib
+import enum
+from collections.abc import Iterator
+
+from tinkex_proxy.runtime.clock import Clock
+
+__all__ = ["Ending", "OpenRequests", "Stage"]
+
+
+class Stage(enum.Enum):
+    """How far the end is."""
+
+    SERVING = "serving"
+    PAUSING = "pausing"
+    DRAINING = "draining"
+    LEAVING = "leaving"
+
+
+class Ending:
+    """The end of one proxy.
+
+    Args:
+        clock: measures what is left of a stage.
+
+    Attributes:
+        stage: how far it is.
+        asked: set once somebody wants it.
+        hurried: set once somebody wants it now.
+        why: who wanted it, for people.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: float | None = None
+        self.stage = Stage.SERVING
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.why: str | None = None
+
+    def ask(self, why: str) -> None:
+        """Begin the end; who asks again changes nothing."""
+        if not self.asked.is_set():
+            self.why = why
+            self.asked.set()
+
+    def enter(self, stage: Stage, *, lasts_s: float | None = None) -> None:
+        """Be at a stage, for so many seconds at most."""
+        self.stage = stage
+        self._until = None if lasts_s is None else self._clock.now() + lasts_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that this stage can still take; None where nobody has said."""
+        return None if self._until is None else max(0.0, self._until - self._clock.now())
+
+
+class OpenRequests:
+    """The requests of some kind that are being received or answered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Count one for as long as this lasts."""
+        self.count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self.count -= 1
+            if self.count == 0:
+                self._none.set()
+
+    async def none(self) -> None:
+        """Wait until there is none."""
+        await self._none.wait()

@@ -17,6 +17,7 @@ from packaging.version import Version
 from tinkex_proxy.config import Settings, find_contradictions
 from tinkex_proxy.config.load import STATE_VARIABLE
 from tinkex_proxy.config.names import all_settings
+from tinkex_proxy.server import LAST_WORDS_S, PAUSE_BEYOND_LOOPBACK_S
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -271,11 +272,12 @@ def test_no_container_of_the_pod_is_privileged() -> None:
 
 
 def test_everybody_waits_longer_than_the_proxy_needs_to_stop() -> None:
-    """Killed in the middle of a drain, answers would be lost."""
-    grace = DEFAULTS.calls.shutdown_grace_s
-    assert POD["terminationGracePeriodSeconds"] > grace
-    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].rstrip("s")) > grace
-    assert int(unit()["Service"]["TimeoutStopSec"]) > grace
+    """Killed in the middle of a drain, answers would be lost; containers listen beyond loopback."""
+    needed = PAUSE_BEYOND_LOOPBACK_S + DEFAULTS.calls.shutdown_grace_s + LAST_WORDS_S + 1
+    assert needed <= PAUSE_BEYOND_LOOPBACK_S + DEFAULTS.calls.shutdown_grace_s + 5, "as documented"
+    assert POD["terminationGracePeriodSeconds"] >= needed
+    assert int(COMPOSE["services"]["proxy"]["stop_grace_period"].rstrip("s")) >= needed
+    assert int(unit()["Service"]["TimeoutStopSec"]) >= needed
 
 
 # --- systemd
@@ -287,6 +289,10 @@ def test_the_unit_does_not_restart_into_a_bad_configuration() -> None:
     assert service["Restart"] == "on-failure"
     assert service["ExecStartPre"].endswith("tinkex-proxy check --offline")
     assert service["ExecStart"].endswith("tinkex-proxy serve")
+
+
+def test_the_unit_reloads_by_the_signal_that_does() -> None:
+    assert unit()["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
 
 
 def test_the_unit_has_no_more_rights_than_it_needs() -> None:

@@ -52,6 +52,10 @@ def account(proxy: Proxy) -> object:
     return proxy.services.accounts.of(None)
 
 
+def bounds(proxy: Proxy) -> object:
+    return proxy.services.intake.admission.bounds
+
+
 def sdk(proxy: Proxy) -> object:
     routes = proxy.app._app.router.routes
     (route,) = [r for r in routes if getattr(r, "path", "").startswith("/api/v1")]
@@ -62,7 +66,7 @@ def sdk(proxy: Proxy) -> object:
 # reads at the moment it needs them).
 SEEN: dict[str, tuple[object, Callable[[Proxy], object], object]] = {
     "server.allowed_hosts": (["box"], lambda p: "box" in p.app._names, True),
-    "server.max_body_bytes": (5000, lambda p: p.services.settings.max_body_bytes, 5000),
+    "server.max_body_bytes": (5000, lambda p: p.services.settings.body.max_bytes, 5000),
     "server.drain_pause_ms": (70, lambda p: _pause_s(p.reloads.settings), 0.07),
     "server.drain_linger_ms": (70, lambda p: p.reloads.settings.server.drain_linger_ms, 70),
     "upstream.request_timeout_s": (
@@ -94,6 +98,10 @@ SEEN: dict[str, tuple[object, Callable[[Proxy], object], object]] = {
     "batching.max_bytes": (7, lambda p: account(p).limits.max_bytes, 7),
     "batching.idle_flush_ms": (0.7, lambda p: account(p).limits.idle_s, 0.0007),
     "batching.preferred_sizes": ([7], lambda p: account(p).limits.preferred_datums, (7,)),
+    "admission.max_bytes": (10**9, lambda p: bounds(p).max_bytes, 10**9),
+    "admission.max_calls": (7, lambda p: bounds(p).max_calls, 7),
+    "admission.max_lane_depth": (70, lambda p: bounds(p).max_lane_depth, 70),
+    "admission.body_timeout_s": (7, lambda p: p.services.settings.body.stall_s, 7),
     "sdk.coalesce": (True, lambda p: sdk(p)._lanes.coalesce, True),
     "calls.default_timeout_s": (7, lambda p: p.services.settings.default_timeout_s, 7),
     "calls.retention_s": (7, lambda p: p.services.ledger._retention.keep_s, 7),
@@ -111,6 +119,14 @@ OTHERWISE = {
     "upstream.transport": "httpx",
     "upstream.connect_timeout_s": 7,
     "upstream.flavour": "json",
+    "upstream.deduplicates": "yes",
+    "upstream.retry_budget_ratio": 0.7,
+    "upstream.retry_budget_per_s": 7,
+    "journal.enabled": False,
+    "journal.state_dir": "/tmp/state",  # noqa: S108
+    "journal.sync": "process",
+    "journal.on_failure": "refuse",
+    "journal.max_bytes": 2**21,
     "sdk.mode": "transparent",
     "metrics.enabled": False,
     "metrics.snapshot_interval_ms": 7,

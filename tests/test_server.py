@@ -1,5 +1,7 @@
 """The real process: it starts, answers, drains on the first signal and stops on the second."""
 
+import contextlib
+import json
 import os
 import select
 import signal
@@ -18,6 +20,7 @@ import pytest
 from tests.processes import (
     ROOT,
     Caller,
+    Process,
     a_call,
     a_model,
     client_of,
@@ -246,6 +249,8 @@ def test_five_hundred_bodies_of_64_mib_do_not_fill_the_memory(started) -> None:
         model_id = json.loads(call)["model_id"]
         assert client.post("/v1/optim_step", json={"model_id": model_id}).status_code == 200
     assert upstream.popen.poll() is None
+
+
 def test_a_signal_reloads_and_a_bad_file_changes_nothing(started, tmp_path: Path) -> None:
     """The log says what came of it; the process goes on either way."""
     file = tmp_path / "proxy.toml"

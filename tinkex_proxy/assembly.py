@@ -79,6 +79,7 @@ class Proxy:
         feed: what those see who follow the breakers.
         ending: its end: who wants it, and how far it is.
         reloads: the configuration in force, and the way to another.
+        journal: what outlasts it.
     """
 
     app: ASGIApp
@@ -87,6 +88,7 @@ class Proxy:
     feed: Feed
     ending: Ending
     reloads: Reloads
+    journal: Journal
 
     def pause(self) -> None:
         """Be ready no more, and go on: whoever looks at readiness sends new calls elsewhere."""
@@ -105,6 +107,14 @@ class Proxy:
                 await services.open.none()
         finally:
             self.feed.close()
+
+    async def cut_off(self) -> None:
+        """End what still runs, where it is; with a journal it goes on in the next run.
+
+        The journal is closed first: what it says of these calls is not over.
+        """
+        await self.journal.close()
+        self.services.ledger.end_all()
 
     def release(self) -> None:
         """Answer those who are still held; nothing that comes later will reach them."""
@@ -211,7 +221,7 @@ def build(
     )
     readiness = Readiness()
     reloads = Reloads(settings, reread or (lambda: settings))
-    proxy = Proxy(_unbuilt, services, readiness, feed, Ending(clock), reloads)
+    proxy = Proxy(_unbuilt, services, readiness, feed, Ending(clock), reloads, journal)
     operations = _operations(proxy, registry)
     registry.register(_states(services, operations, tasks))
     sdk = SdkRoute(services, _sdk_settings(settings))

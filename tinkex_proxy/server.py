@@ -211,7 +211,7 @@ async def _end(proxy: Proxy, server: PartingServer, running: asyncio.Task[None])
         [running, hurried, draining], timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
     )
     draining.cancel()
-    proxy.services.ledger.abandon()
+    await proxy.cut_off()
     proxy.release()
     left_s = max(LAST_WORDS_S, grace_ends - loop.time())
     ending.enter(Stage.LEAVING, lasts_s=left_s)

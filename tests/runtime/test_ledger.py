@@ -322,10 +322,10 @@ async def test_with_its_answer_goes_what_was_kept_for_the_call_alone(book) -> No
 async def test_calls_that_are_abandoned_end_where_they_are(bench) -> None:
     ledger = make(bench)
     await ledger.drained()
-    done = ledger.start("done", "me", answer(), key="k", digest=b"")
+    done = ledger.start("done", "me", lambda _: answer(), key="k", digest=b"")
     await finished(done)
-    stuck = ledger.start("stuck", "me", asyncio.sleep(3600), key=None, digest=b"")
-    ledger.abandon()
+    stuck = ledger.start("stuck", "me", lambda _: asyncio.sleep(3600), key=None, digest=b"")
+    ledger.end_all()
     await ledger.drained()
     assert stuck.task.cancelled()
     assert done.task.result().body == b"done"
@@ -333,21 +333,21 @@ async def test_calls_that_are_abandoned_end_where_they_are(bench) -> None:
 
 async def test_who_stops_waiting_for_the_end_of_calls_does_not_end_them(bench) -> None:
     ledger = make(bench)
-    entry = ledger.start("a", "me", asyncio.sleep(3600), key=None, digest=b"")
+    entry = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key=None, digest=b"")
     waiting = asyncio.ensure_future(ledger.drained())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait([waiting])
     await asyncio.sleep(0)
     assert not entry.task.done()
-    ledger.abandon()
+    ledger.end_all()
     await ledger.drained()
 
 
 async def test_another_retention_drops_at_once_what_it_does_not_keep(bench) -> None:
     ledger = make(bench)
     for name in "abc":
-        entry = ledger.start(name, "me", answer(), key=name, digest=b"")
+        entry = ledger.start(name, "me", lambda _: answer(), key=name, digest=b"")
         await finished(entry)
     ledger.reconfigure(Retention(max_answers=1))
     assert len(ledger) == 1

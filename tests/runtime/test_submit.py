@@ -262,15 +262,9 @@ async def test_what_an_earlier_run_may_have_sent_goes_again_only_where_it_is_rec
     assert isinstance(verdict, Admitted)
 
 
-async def test_another_patience_holds_for_submits_under_way_too(bench, reply) -> None:
-    submitter: Submitter
-
-    def answer(_: object) -> object:
-        submitter.reconfigure(patience_s=0)
-        return reply(500)
-
-    upstream, transport = bench.upstream(answer)
+async def test_another_patience_holds_from_the_next_submit_on(bench, reply) -> None:
+    upstream, transport = bench.upstream(lambda _: reply(500))
     submitter = Submitter(upstream, bench.clock, patience_s=300)
-    verdict = await submitter.submit(ask())
-    assert isinstance(verdict, Refused)
+    submitter.reconfigure(patience_s=0)
+    assert isinstance(await submitter.submit(ask()), Refused)
     assert len(transport.requests) == 1

@@ -124,7 +124,7 @@ class StoredJournal:
         on_failure: what to do where it cannot be written.
 
     Attributes:
-        on: whether anything is kept; False once it is closed.
+        on: whether anything is kept: it is.
         failing: why the store cannot be written, or None.
 
     Raises:
@@ -141,6 +141,7 @@ class StoredJournal:
         on_failure: OnFailure = OnFailure.WARN,
     ) -> None:
         self.on = True
+        self._closed = False
         self.failing: str | None = None
         self._store = store
         self._tasks = tasks
@@ -178,7 +179,7 @@ class StoredJournal:
 
     def note(self, *changes: Change) -> None:
         """Have changes written soon, after all that came before."""
-        if self.on and changes:
+        if changes and not self._closed:
             self._take(changes)
 
     async def commit(self, changes: Sequence[Change] = ()) -> None:
@@ -187,16 +188,23 @@ class StoredJournal:
         Raises:
             JournalUnavailable: they could not be, and nothing is to go on without.
         """
-        if not self.on or (not changes and self._next is None and self._writer is None):
+        if not changes and self._next is None and self._writer is None:
             return
+        if self._closed:
+            raise JournalUnavailable(
+                "The proxy is shutting down; nothing was sent.", retry_after_s=1.0
+            )
         await asyncio.shield(self._take(changes).written)
 
     async def close(self) -> None:
         """Write what is there, as far as it can be, and keep nothing that comes later.
 
-        What ends after this has been ended by our own end: its records are the next run's.
+        What ends after this has been ended by our own end: its records are the next run's. So
+        nothing may be sent any more: who wants to commit is refused.
         """
-        self.on = False
+        if self._closed:
+            return
+        self._closed = True
         if self._writer is not None:
             await asyncio.wait([self._writer])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
@@ -271,6 +279,6 @@ class StoredJournal:
         group.written.exception()  # seen: notes have nobody who waits
 
     def _try_again(self) -> None:
-        if self.failing is not None and not self._given_up and self.on:
+        if self.failing is not None and not self._given_up and not self._closed:
             self._take(())
             self._clock.call_later(TRY_AGAIN_S, self._try_again)

@@ -13,7 +13,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
@@ -322,11 +322,11 @@ class LaneDriver:
     async def _admit(self, ask: Ask) -> Admitted | Refused:
         """Get a request admitted; one that may have run goes again only where that is safe."""
         verdict = await self._tools.submitter.submit(ask)
-        doubtful = isinstance(verdict, Refused) and verdict.doubtful
-        if not doubtful or ask.repeatable or not await self._is_recognised(ask):
+        if isinstance(verdict, Admitted) or not verdict.doubtful or ask.repeatable:
             return verdict
-        again = replace(ask, repeatable=True, doubtful=True, leave=None)
-        return await self._tools.submitter.submit(again)
+        if not await self._is_recognised(ask):
+            return verdict
+        return await self._tools.submitter.resubmit(ask, verdict)
 
     async def _is_recognised(self, ask: Ask) -> bool:
         """Whether the upstream would know a repetition of this request again."""

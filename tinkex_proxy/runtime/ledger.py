@@ -311,7 +311,7 @@ class Ledger:
         if running:
             await asyncio.wait(running)
 
-    def abandon(self) -> None:
+    def end_all(self) -> None:
         """End every running call where it is; its caller is told that it may have run."""
         for entry in self._entries.values():
             if entry.ended_at is None:

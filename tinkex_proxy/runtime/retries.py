@@ -78,6 +78,11 @@ class Retries:
         draw = random.random()  # noqa: S311 - jitter, not a secret
         return policy.backoff.delay_s(failures, draw, floor_s=advice.wait_s or 0.0)
 
+    async def spend(self, kind: Kind, happened: Happened) -> None:
+        """Take budget for a repetition that has to be made, when there is some, and count it."""
+        await self._wait_for_budget()
+        self.note(kind, happened)
+
     def note(self, kind: Kind, happened: Happened, *, sent: bool = True) -> None:
         """Count a repetition, or one for which there was no budget."""
         self._counts["sent" if sent else "refused"] += 1
@@ -100,8 +105,11 @@ class Retries:
         if asking.policy.spent is Spent.FAIL:
             return self._budget.take(self._clock.now())
         began = self._clock.now()
+        await self._wait_for_budget()
+        asking.waited(self._clock.now() - began)
+        return True
+
+    async def _wait_for_budget(self) -> None:
         async with self._head:
             while not self._budget.take(now := self._clock.now()):
                 await self._clock.sleep(self._budget.wait_s(now))
-        asking.waited(self._clock.now() - began)
-        return True

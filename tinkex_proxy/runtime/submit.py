@@ -10,7 +10,7 @@ such a submit is not repeated: its caller is told that the outcome is unknown.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -94,7 +94,7 @@ class Submitter:
         return self._upstream.pace.leave(flow)
 
     def reconfigure(self, *, patience_s: float) -> None:
-        """Repeat an unanswered submit for so long; those under way too."""
+        """Repeat an unanswered submit for so long, from the next one on."""
         self._patience_s = patience_s
 
     async def submit(self, ask: Ask) -> Admitted | Refused:
@@ -120,6 +120,12 @@ class Submitter:
                 return _gave_up(asking, tried, last)
             last = tried.error
             await self._clock.sleep(wait_s)
+
+    async def resubmit(self, ask: Ask, left: Refused) -> Admitted | Refused:
+        """Go on with a request that was left in doubt: its repetition turns out to be safe."""
+        happened = Happened.LOST if left.status is None else Happened.FAULT
+        await self._upstream.retries.spend(ask.kind, happened)
+        return await self.submit(replace(ask, repeatable=True, doubtful=True, leave=None))
 
     async def _try(self, ask: Ask) -> Admitted | _Failed:
         try:

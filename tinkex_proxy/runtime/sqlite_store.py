@@ -37,8 +37,9 @@ APPLICATION_ID: Final = 0x746B7870
 CHECKPOINT_PAGES: Final = 4096
 LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
+_KINDS: Final = frozenset(Kind)
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS records "
+    "CREATE TABLE records "
     "(kind INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key))"
 )
 _PUT = "INSERT OR REPLACE INTO records (kind, key, value) VALUES (?, ?, ?)"
@@ -77,8 +78,10 @@ class SqliteStore:
         """
         try:
             for kind, key, value in self._database.execute("SELECT kind, key, value FROM records"):
+                if kind not in _KINDS or not isinstance(value, bytes):
+                    raise self.damaged(f"record {key}: there is no kind {kind} of such records")
                 yield Kind(kind), key, value
-        except (sqlite3.DatabaseError, ValueError) as error:
+        except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from error
 
     def write(self, changes: Sequence[Change]) -> None:
@@ -109,29 +112,33 @@ class SqliteStore:
         self._database.close()
 
     def damaged(self, why: str) -> StoreDamaged:
-        """The error for records that make no sense; leaves a copy of the file beside it."""
+        """The error for records that make no sense; lets go of the file, with a copy beside it."""
         error = _damaged(self.path, why)
         self._database.close()
         return error
 
     def _open(self, *, durable: bool, max_bytes: int | None) -> sqlite3.Connection:
-        # Used by the loading and then by the writing thread, never by both at once.
-        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA busy_timeout = 0")
         try:
+            # Used by the loading and then by the writing thread, never by both at once.
+            database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise _unopened(self.path, error) from error
+        try:
+            database.execute("PRAGMA busy_timeout = 0")
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            begun = self._check(database)  # changes nothing: it may be another program's
             database.execute("PRAGMA journal_mode = WAL")
-            self._check(database)
             database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             database.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
             if max_bytes is not None:
                 (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
                 database.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
-            database.execute("BEGIN IMMEDIATE")
-            database.execute(_TABLE)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {SCHEMA}")
+            database.execute("BEGIN IMMEDIATE")  # also where there is nothing to do: can we write?
+            if not begun:
+                database.execute(_TABLE)
+                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                database.execute(f"PRAGMA user_version = {SCHEMA}")
             database.execute("COMMIT")
         except StoreError:
             database.close()
@@ -145,8 +152,12 @@ class SqliteStore:
             raise damaged from error
         return database
 
-    def _check(self, database: sqlite3.Connection) -> None:
-        """See whether this is a journal of ours, whole, and not of a newer version."""
+    def _check(self, database: sqlite3.Connection) -> bool:
+        """See to it that this is a journal of ours, whole, of no newer version; or still empty.
+
+        Returns:
+            Whether it has been begun.
+        """
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (schema,) = database.execute("PRAGMA user_version").fetchone()
         tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -160,7 +171,8 @@ class SqliteStore:
             )
         (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
-            raise _damaged(self.path, state)
+            raise _damaged(self.path, state.splitlines()[-1])
+        return bool(application == APPLICATION_ID)
 
 
 def journal_path(state_dir: Path, upstream: str) -> Path:

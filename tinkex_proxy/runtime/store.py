@@ -76,6 +76,14 @@ class Store(Protocol):
         """
         ...
 
+    def damaged(self, why: str) -> StoreDamaged:
+        """The error for records that were given and make no sense; lets go of the store.
+
+        Args:
+            why: which record, and what is wrong with it.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of it; closing it again changes nothing."""
         ...
@@ -117,6 +125,10 @@ class MemoryStore:
                 self.records.pop((kind, key), None)
             else:
                 self.records[kind, key] = value
+
+    def damaged(self, why: str) -> StoreDamaged:
+        """The error for records that were given and make no sense."""
+        return StoreDamaged(f"the journal is damaged ({why})")
 
     def close(self) -> None:
         """Nothing to let go of."""

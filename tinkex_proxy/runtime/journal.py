@@ -23,7 +23,7 @@ from typing import Final, Protocol
 from tinkex_proxy.errors import JournalUnavailable
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Hub, JournalFailed, JournalMended, JournalWritten
-from tinkex_proxy.runtime.records import Owned, read_records
+from tinkex_proxy.runtime.records import Owned, UnreadableRecord, read_records
 from tinkex_proxy.runtime.store import Change, Kind, Store, StoreError
 from tinkex_proxy.runtime.tasks import Tasks
 
@@ -153,7 +153,10 @@ class StoredJournal:
         self._writer: asyncio.Task[None] | None = None
         self._missing: dict[tuple[Kind, str], bytes | None] = {}
         self._given_up = False
-        self._owners, self._facts = read_records(store.load())
+        try:
+            self._owners, self._facts = read_records(store.load())
+        except UnreadableRecord as error:
+            raise store.damaged(str(error)) from error
 
     def take(self, owner: str) -> Owned:
         """What an earlier run has left of one owner; given once."""

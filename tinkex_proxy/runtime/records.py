@@ -1,8 +1,9 @@
 """What a journal says, record by record; how much of it is written when is for `journal.py`.
 
 A record is named by whose it is: its owner (the public name of an API key; never the key), its
-model, its number. Its bytes are msgpack arrays: a field that is added goes last and has a default,
-so that older records can be read; anything else is a new schema (`sqlite_store.SCHEMA`).
+model, its number. Its bytes are msgpack arrays (a model's are JSON: its facts are its maker's, and
+may hold numbers that msgpack has not). A field that is added goes last and has a default, so that
+older records can be read; anything else is a new schema (`sqlite_store.SCHEMA`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from tinkex_proxy.runtime.store import Change, Kind, StoreDamaged
+from tinkex_proxy.runtime.store import Change, Kind
 
 __all__ = [
     "AnswerRecord",
@@ -27,10 +28,15 @@ __all__ = [
     "PromiseRecord",
     "Record",
     "SessionRecord",
+    "UnreadableRecord",
     "deleted",
     "read_records",
     "written",
 ]
+
+
+class UnreadableRecord(Exception):  # noqa: N818 - named by fault, as in errors.py
+    """A record is not what its kind says; the message names it."""
 
 
 class SessionRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -221,12 +227,17 @@ _KINDS: dict[type[Record], Kind] = {
     CreationRecord: Kind.CREATION,
 }
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODERS = {kind: msgspec.msgpack.Decoder(form) for form, kind in _KINDS.items()}
+_MODEL_ENCODER = msgspec.json.Encoder()
+_DECODERS: dict[Kind, msgspec.msgpack.Decoder[Record] | msgspec.json.Decoder[Record]] = {
+    kind: msgspec.msgpack.Decoder(form) for form, kind in _KINDS.items()
+}
+_DECODERS[Kind.MODEL] = msgspec.json.Decoder(ModelRecord)
 
 
 def written(record: Record) -> Change:
     """The change that writes a record."""
-    return Change(_KINDS[type(record)], record.name, _ENCODER.encode(record))
+    encoder = _MODEL_ENCODER if isinstance(record, ModelRecord) else _ENCODER
+    return Change(_KINDS[type(record)], record.name, encoder.encode(record))
 
 
 def deleted(record: Record) -> Change:
@@ -276,7 +287,7 @@ def read_records(
     """Read what a store holds: of each owner, in the order of lanes and calls; and the facts.
 
     Raises:
-        StoreDamaged: a record is not what it is said to be.
+        UnreadableRecord: a record is not what it is said to be.
     """
     owners: dict[str, Owned] = {}
     facts: dict[str, bytes] = {}
@@ -285,9 +296,9 @@ def read_records(
             facts[key] = value
             continue
         try:
-            record: Record = _DECODERS[kind].decode(value)
-        except msgspec.DecodeError as error:
-            raise StoreDamaged(f"record {kind.name.lower()} {key}: {error}") from error
+            record = _DECODERS[kind].decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreadableRecord(f"record {kind.name.lower()} {key}: {error}") from error
         owners.setdefault(record.owner, Owned()).take(record)
     for owned in owners.values():
         owned.batches.sort(key=lambda batch: (batch.model_id, batch.seq_id))

@@ -6,23 +6,24 @@ meanwhile goes with the next (group commit): a hundred lanes cost no more writes
 comes twice under one name only the last is written.
 
 Where the store cannot be written (a full disk), `on_failure` decides. `warn`: training goes on, the
-log says so loudly, and every later write tries again with all that is missing. `refuse`: a commit
-fails, so that nothing is sent that could not be told after a crash. Records that wait are bounded;
-when they are too many, the journal gives up until the next start.
+log says so loudly, and all that is missing is tried again every few seconds; not with each write,
+for it grows. `refuse`: a commit fails, so that nothing is sent that could not be told after a
+crash, and each later one tries again with all that is missing. Records that wait are bounded; when
+they are too many, the journal gives up until the next start.
 
 `NoJournal` keeps nothing: everything goes on at once.
 """
 
 import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from tinkex_proxy.errors import JournalUnavailable
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Hub, JournalFailed, JournalMended, JournalWritten
+from tinkex_proxy.runtime.events import Hub, JournalFailed, JournalMended, JournalWritten, Note
 from tinkex_proxy.runtime.records import Owned, UnreadableRecord, read_records
 from tinkex_proxy.runtime.store import Change, Kind, Store, StoreError
 from tinkex_proxy.runtime.tasks import Tasks
@@ -31,6 +32,8 @@ __all__ = ["Book", "Journal", "NoJournal", "OnFailure", "StoredJournal"]
 
 # What waits for a store that cannot be written: the requests and answers of minutes, not of hours.
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+# What a record takes beside its bytes, in memory; one that is to be deleted has no bytes.
+RECORD_BYTES: Final = 256
 # A disk that is full now may have room in a while.
 TRY_AGAIN_S: Final = 5.0
 SALT: Final = "salt"
@@ -151,8 +154,11 @@ class StoredJournal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._next: _Group | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._missing: dict[tuple[Kind, str], bytes | None] = {}
+        self._unwritten: dict[tuple[Kind, str], bytes | None] = {}
+        self._unwritten_bytes = 0
         self._given_up = False
+        self._try_at = 0.0
+        self._call_off: Callable[[], None] | None = None
         try:
             self._owners, self._facts = read_records(store.load())
         except UnreadableRecord as error:
@@ -168,17 +174,14 @@ class StoredJournal:
         return self._facts.get(SALT)
 
     def keep_salt(self, salt: bytes) -> None:
-        """Keep the salt of the owners' names; to be called before any task runs.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
-        self._store.write([Change(Kind.FACT, SALT, salt)])
+        """Have the salt of the owners' names written with the first records: they need it."""
+        if self.salt != salt:
+            self._add({(Kind.FACT, SALT): salt})
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of records that are not written because writing fails."""
-        return sum(len(value or b"") for value in self._missing.values())
+        """Bytes that records take which are not written, because writing fails or is under way."""
+        return self._unwritten_bytes
 
     def note(self, *changes: Change) -> None:
         """Have changes written soon, after all that came before."""
@@ -191,7 +194,7 @@ class StoredJournal:
         Raises:
             JournalUnavailable: they could not be, and nothing is to go on without.
         """
-        if not changes and self._next is None and self._writer is None:
+        if not (changes or self._next or self._writer or self.failing):
             return
         if self._closed:
             raise JournalUnavailable(
@@ -208,6 +211,9 @@ class StoredJournal:
         if self._closed:
             return
         self._closed = True
+        if self._unwritten:
+            self._try_at = self._clock.now()
+            self._take(())
         if self._writer is not None:
             await asyncio.wait([self._writer])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
@@ -232,45 +238,18 @@ class StoredJournal:
             self._writer = None
 
     async def _write(self, group: _Group) -> None:
-        changes = {**self._missing, **group.changes}
-        if not changes:
-            group.written.set_result(None)
-            return
-        began = self._clock.now()
-        try:
-            if self._given_up:
-                raise StoreError(self.failing or "")  # noqa: TRY301 - one way to fail
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._put, changes)
-        except StoreError as error:
-            self._failed(group, changes, error)
-        else:
-            self._hub.tell(JournalWritten(len(changes), self._clock.now() - began))
-            self._missing = {}
-            if self.failing is not None:
-                self.failing = None
-                self._hub.tell(JournalMended())
-            group.written.set_result(None)
-
-    def _put(self, changes: dict[tuple[Kind, str], bytes | None]) -> None:
-        self._store.write([Change(kind, key, value) for (kind, key), value in changes.items()])
-
-    def _failed(
-        self, group: _Group, changes: dict[tuple[Kind, str], bytes | None], error: StoreError
-    ) -> None:
-        first, self.failing = self.failing is None, str(error)
-        self._missing = {} if self._given_up else changes
-        if self.waiting_bytes > MAX_WAITING_BYTES:
-            self._given_up, self._missing = True, {}
-            self.failing += (
-                "; too much waits for it, so it stays as it is until the next start: calls made "
-                "since it failed are not known after a crash"
-            )
-            first = True
-        if first:
-            self._hub.tell(JournalFailed(self.failing))
-            if not self._given_up:
-                self._clock.call_later(TRY_AGAIN_S, self._try_again)
-        if self._on_failure is OnFailure.WARN:
+        self._add(group.changes)
+        resting = self._on_failure is OnFailure.WARN and self._clock.now() < self._try_at
+        if self._unwritten and not resting:
+            try:
+                await self._put()
+            except StoreError as error:
+                self._failed(str(error))
+            except Exception as bug:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+                self._hub.tell(Note("error", "writing the journal failed", bug))
+                self._failed(f"writing it failed: {bug!r}")
+        self._check_bound()
+        if self.failing is None or self._on_failure is OnFailure.WARN:
             group.written.set_result(None)
             return
         refusal = JournalUnavailable(
@@ -281,7 +260,57 @@ class StoredJournal:
         group.written.set_exception(refusal)
         group.written.exception()  # seen: notes have nobody who waits
 
+    def _add(self, changes: dict[tuple[Kind, str], bytes | None]) -> None:
+        """Have changes wait to be written, instead of earlier ones of the same names."""
+        if self._given_up:
+            return
+        for name, value in changes.items():
+            if name in self._unwritten:
+                self._unwritten_bytes -= _size(name, self._unwritten[name])
+            self._unwritten[name] = value
+            self._unwritten_bytes += _size(name, value)
+
+    async def _put(self) -> None:
+        """Write all that waits.
+
+        Raises:
+            StoreError: none of it was written.
+        """
+        changes = [Change(kind, key, value) for (kind, key), value in self._unwritten.items()]
+        began = self._clock.now()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, changes)
+        self._unwritten, self._unwritten_bytes = {}, 0
+        self._hub.tell(JournalWritten(len(changes), self._clock.now() - began))
+        if self.failing is not None:
+            self.failing = None
+            self._try_at = 0.0
+            self._hub.tell(JournalMended())
+
+    def _failed(self, why: str) -> None:
+        first, self.failing = self.failing is None, why
+        if first:
+            self._hub.tell(JournalFailed(why))
+        self._try_at = self._clock.now() + TRY_AGAIN_S
+        if self._call_off is not None:
+            self._call_off()
+        self._call_off = self._clock.call_later(TRY_AGAIN_S, self._try_again)
+
     def _try_again(self) -> None:
-        if self.failing is not None and not self._given_up and not self._closed:
+        if self.failing is not None and not self._closed:
             self._take(())
-            self._clock.call_later(TRY_AGAIN_S, self._try_again)
+
+    def _check_bound(self) -> None:
+        """Give up when too much waits."""
+        if self._unwritten_bytes <= MAX_WAITING_BYTES or self.failing is None:
+            return
+        self._given_up = True
+        self._unwritten, self._unwritten_bytes = {}, 0
+        self.failing += (
+            "; too much waits for it, so it stays as it is until the next start: calls made "
+            "since it failed are not known after a crash"
+        )
+        self._hub.tell(JournalFailed(self.failing))
+
+
+def _size(name: tuple[Kind, str], value: bytes | None) -> int:
+    return RECORD_BYTES + len(name[1]) + len(value or b"")

@@ -201,7 +201,7 @@ def _damaged(path: Path, why: str) -> StoreDamaged:
         copy = path.with_name(f"{path.name}.damaged-{digest}")
         for ending in ("", "-wal"):
             one, other = Path(f"{path}{ending}"), Path(f"{copy}{ending}")
-            if one.exists() and not other.exists():
+            if one.exists() and one.stat().st_size and not other.exists():
                 shutil.copy2(one, other)
         copied = f" A copy is {copy}."
     except OSError as error:

@@ -120,11 +120,13 @@ class MemoryStore:
         if self.refusing is not None:
             raise self.refusing
         self.writes += 1
+        records = dict(self.records)
         for kind, key, value in changes:
             if value is None:
-                self.records.pop((kind, key), None)
+                records.pop((kind, key), None)
             else:
-                self.records[kind, key] = value
+                records[kind, key] = value
+        self.records = records  # at once, for whoever looks from another thread
 
     def damaged(self, why: str) -> StoreDamaged:
         """The error for records that were given and make no sense."""

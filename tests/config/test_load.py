@@ -59,6 +59,32 @@ def test_the_file_can_be_named_by_a_variable(
     assert Settings.load().server.port == 77
 
 
+def test_the_state_folder_has_a_short_variable_below_its_own(
+    write_toml: WriteToml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Option > the setting's variable > the short one > file."""
+    path = write_toml("[journal]\nstate_dir = '/of/the/file'\n")
+
+    def chosen(**options: str) -> str:
+        named = {f"journal.{name}": value for name, value in options.items()}
+        return str(Settings.load(named, path).journal.state_dir)
+
+    assert chosen() == "/of/the/file"
+    monkeypatch.setenv("TINKEX_PROXY_STATE_DIR", "/short")
+    assert chosen() == "/short"
+    monkeypatch.setenv("TINKEX_PROXY_JOURNAL__STATE_DIR", "/long")
+    assert chosen() == "/long"
+    assert chosen(state_dir="/option") == "/option"
+
+
+def test_without_a_state_folder_it_is_left_to_the_platform(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings.load().journal.state_dir is None
+    monkeypatch.setenv("TINKEX_PROXY_STATE_DIR", "")
+    assert Settings.load().journal.state_dir is None
+
+
 def test_plain_settings_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Settings()` is the defaults, whatever the environment holds."""
     monkeypatch.setenv("TINKEX_PROXY_SERVER__PORT", "2")

@@ -92,3 +92,40 @@ def test_what_has_come_cannot_be_skipped() -> None:
     assert order.skip(1) == order.skip(3) == []
     assert order.taken(1)
     assert order.arrive(2, "b") == ["b", "c"]
+
+
+def test_a_count_goes_on_where_it_was_with_the_numbers_that_may_come_again() -> None:
+    """As an earlier run of the program left it."""
+    order = InOrder[str](5, [2, 4])
+    assert order.expected == 5
+    assert [number for number in range(1, 7) if order.taken(number)] == [1, 3]
+    assert order.arrive(4, "d") == ["d"]
+    assert order.taken(4)
+    assert order.arrive(6, "f") == []
+    assert order.arrive(5, "e") == ["e", "f"]
+
+
+def test_what_may_come_again_is_told_in_order_as_far_as_is_asked() -> None:
+    order = InOrder[str](1)
+    for number in (1, 2, 3, 4):
+        order.arrive(number, "x")
+    order.skip(5)
+    for number in (4, 1, 3):
+        order.reopen(number)
+    assert order.reopened(before=4) == [1, 3]
+    assert order.reopened(before=9) == [1, 3, 4, 5]
+    order.arrive(3, "again")
+    assert order.reopened(before=9) == [1, 4, 5]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["arrive", "skip", "reopen"]))))
+def test_a_count_that_is_gone_on_with_says_the_same_of_every_number(deeds) -> None:
+    order = InOrder[int](1)
+    for number, deed in deeds:
+        if deed == "arrive" and not order.taken(number):
+            order.arrive(number, number)
+        elif deed != "arrive":
+            getattr(order, deed)(number)
+    gone_on = InOrder[int](order.expected, order.reopened(order.expected))
+    for number in range(1, order.expected):
+        assert gone_on.taken(number) == order.taken(number)

@@ -165,6 +165,55 @@ def test_reporting_on_nothing_is_a_bug() -> None:
         Lane(LIMITS).admitted()
 
 
+def test_a_lane_goes_on_with_the_answers_an_earlier_run_was_owed() -> None:
+    """It is busy, so a call lingers; when they have come it is idle."""
+    lane = Lane(LIMITS, next_seq=7)
+    lane.resume(owed=2, on_wire=False)
+    lane.add(item(1), 0.0)
+    assert (lane.owed, lane.on_wire, lane.ask_at(0.0)) == (2, None, 1.0)
+    lane.settled()
+    lane.settled()
+    assert lane.ask_at(0.0) == pytest.approx(0.1)
+    assert leave(lane).seq_id == 7
+
+
+def test_nothing_leaves_before_it_is_known_what_became_of_an_earlier_runs_submit() -> None:
+    lane = Lane(LIMITS, next_seq=7)
+    lane.resume(owed=0, on_wire=True)
+    lane.add(item(1, None), 0.0)
+    assert lane.on_wire == Batch(7, (), FlushReason.RESUME, 0.0)
+    assert lane.poll(10.0) is lane.ask_at(10.0) is None
+    lane.admitted()
+    assert (lane.owed, leave(lane).seq_id) == (1, 8)
+
+
+def test_an_earlier_runs_submit_that_was_refused_leaves_its_number() -> None:
+    lane = Lane(LIMITS, next_seq=7)
+    lane.resume(owed=0, on_wire=True)
+    lane.add(item(1, None), 0.0)
+    assert lane.refused(bisect=False) == ()
+    assert (lane.owed, leave(lane).seq_id) == (0, 7)
+
+
+def test_what_is_put_first_leaves_in_order_before_all_else_and_each_by_itself() -> None:
+    lane = lane_with(item(1), item(2))
+    lane.put_first([item(8), item(9)], 5.0)
+    lane.put_first([], 5.0)
+    assert (lane.depth, lane.oldest_since, lane.ask_at(5.0)) == (4, 5.0, 5.0)
+    left = []
+    while lane.depth:
+        left.append(ids(leave(lane)))
+        lane.admitted()
+    assert left == [[8], [9], [1, 2]]
+
+
+def test_what_is_put_first_may_be_taken_out_again() -> None:
+    lane = Lane(LIMITS)
+    lane.put_first([item(8), item(9)], 0.0)
+    assert lane.withdraw(8)
+    assert ids(leave(lane)) == [9]
+
+
 class LaneLaws(RuleBasedStateMachine):
     """Against a plain list of what was added: nothing lost, nothing twice, order kept."""
 

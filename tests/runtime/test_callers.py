@@ -9,6 +9,8 @@ from tinkex_proxy.runtime import callers
 from tinkex_proxy.runtime.callers import GAP_S, Callers
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.journal import Book, NoJournal
+from tinkex_proxy.runtime.records import CallerRecord, deleted, written
+from tinkex_proxy.runtime.store import Change
 
 
 class Named(str):
@@ -18,11 +20,23 @@ class Named(str):
     answer = SimpleNamespace(done=lambda: False)
 
 
-def recorded(clock: ManualClock | None = None) -> tuple[Callers, list[str]]:
+class Noted(NoJournal):
+    """A journal that says what it was told."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    def note(self, *changes: Change) -> None:
+        self.changes += changes
+
+
+def recorded(
+    clock: ManualClock | None = None, journal: NoJournal | None = None
+) -> tuple[Callers, list[str]]:
     """Callers whose works are their own calls, and what went to the lane."""
     queue: list[str] = []
     clock = clock or ManualClock()
-    book = Book("me", NoJournal())
+    book = Book("me", journal or NoJournal())
     made = Callers(
         lambda work, _: Named(work), queue.extend, clock.call_later, book=book, model_id="m"
     )
@@ -130,3 +144,63 @@ def test_what_failed_while_it_waited_does_not_go(monkeypatch) -> None:
     monkeypatch.setattr(Named, "answer", SimpleNamespace(done=lambda: True))
     shared.skip("a", 1)
     assert queue == []
+
+
+def count(caller: str, expected: int, *reopened: int) -> CallerRecord:
+    return CallerRecord("me", "m", caller, expected, reopened)
+
+
+def test_what_leaves_is_to_be_written_as_far_as_it_has_left() -> None:
+    """Not as far as it has come: what waits on the lane comes again after a restart."""
+    shared, _ = recorded()
+    for number in (1, 2, 3):
+        shared.place("a", number, f"a{number}")
+    shared.place("b", 1, "b1")
+    assert shared.leaving("a", 1) == [written(count("a", 2))]
+    assert shared.leaving("a", 3) == [written(count("a", 4))]
+    assert shared.leaving("a", 2) == [written(count("a", 4))]
+    assert shared.leaving("b", 1) == [written(count("b", 2))]
+    assert shared.leaving("a", None) == []
+
+
+def test_a_number_that_had_left_and_came_to_nothing_is_noted() -> None:
+    shared, _ = recorded(journal=(journal := Noted()))
+    for number in (1, 2, 3, 4):
+        shared.place("a", number, f"a{number}")
+    for number in (1, 2, 3):
+        shared.leaving("a", number)
+    shared.give_back("a", 2)
+    assert journal.changes == [written(count("a", 4, 2))]
+    shared.give_back("a", 4)  # had not left
+    shared.give_back("nobody", 1)
+    assert len(journal.changes) == 1
+    assert shared.leaving("a", 4) == [written(count("a", 5, 2, 4))]
+
+
+def test_a_count_of_an_earlier_run_is_gone_on_with() -> None:
+    shared, queue = recorded()
+    shared.restore(count("a", 5, 2))
+    assert [shared.taken("a", number) for number in range(1, 7)] == [
+        *(True, False, True, True),
+        *(False, False),
+    ]
+    assert shared.expected("a") == 5
+    assert not shared.place("a", 2, "a2").waits
+    assert shared.place("a", 6, "a6").waits
+    assert not shared.place("a", 5, "a5").waits
+    assert queue == ["a2", "a5", "a6"]
+    assert shared.leaving("a", 2) == [written(count("a", 5))]
+    assert shared.leaving("a", 5) == [written(count("a", 6))]
+
+
+def test_the_counts_of_a_model_that_is_no_more_are_taken_out_once() -> None:
+    shared, _ = recorded(journal=(journal := Noted()))
+    shared.restore(count("a", 5))
+    shared.place("b", 1, "b1")
+    shared.leaving("b", 1)
+    shared.place("c", 1, "has not left")
+    shared.close()
+    assert journal.changes == [deleted(count("a", 5)), deleted(count("b", 2))]
+    shared.close()
+    shared.give_back("a", 1)
+    assert len(journal.changes) == 2

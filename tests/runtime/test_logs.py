@@ -6,7 +6,16 @@ import structlog
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
-from tinkex_proxy.runtime.events import BatchLeft, Exchange, ModelsLost, Note, Transition
+from tinkex_proxy.runtime.events import (
+    BatchLeft,
+    Exchange,
+    JournalFailed,
+    JournalMended,
+    JournalWritten,
+    ModelsLost,
+    Note,
+    Transition,
+)
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
 
 CANARY = "tml-canary"
@@ -48,6 +57,20 @@ def test_one_json_line_a_decision(capsys) -> None:
     assert lines[1]["waited_ms"] == 5.1
     assert "ValueError: because" in lines[3]["exception"]
     assert all("timestamp" in line for line in lines)
+
+
+def test_the_journals_failures_are_loud_and_its_writes_silent(capsys) -> None:
+    configure_logs("debug", "json")
+    listener = LogListener()
+    for event in (JournalWritten(3, 0.001), JournalFailed("disk is full"), JournalMended()):
+        listener.on_event(event)
+    failed, mended = lines_of(capsys)
+    assert (failed["event"], failed["level"]) == ("the journal cannot be written", "error")
+    assert failed["reason"] == "disk is full"
+    assert (mended["event"], mended["level"]) == (
+        "the journal is written again, nothing is missing",
+        "warning",
+    )
 
 
 def test_the_level_is_obeyed_and_other_libraries_speak_through_us(capsys) -> None:

@@ -6,8 +6,10 @@ import pytest
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.journal import Book
+from tinkex_proxy.runtime.journal import Book, NoJournal
+from tinkex_proxy.runtime.records import SessionRecord, deleted, written
 from tinkex_proxy.runtime.sessions import Session
+from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.transport import Request, Response
 
 
@@ -36,14 +38,28 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def session_on(bench, clock, service, lost=None, *, threshold: int = 100) -> Session:
+class Noted(NoJournal):
+    """A journal that says what it was told."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    def note(self, *changes: Change) -> None:
+        self.changes += changes
+
+
+def session_on(
+    bench, clock, service, lost=None, *, threshold: int = 100, journal: NoJournal | None = None
+) -> Session:
     upstream, _ = bench.upstream(service, threshold=threshold)
     return Session(
         upstream,
         clock=clock,
         tasks=bench.tasks,
         interval_s=10,
-        book=Book(),
+        book=Book("me", journal or NoJournal()),
         on_lost=lambda *told: (lost if lost is not None else []).append(told),
     )
 
@@ -124,4 +140,67 @@ async def test_another_interval_holds_after_the_next_heartbeat(bench, clock, rep
     clock.advance(3)
     await settle()
     assert len(service.beaten) == 2
+    await bench.tasks.cancel_all()
+
+
+def kept(session_id: str, models: int, samplers: int) -> Change:
+    return written(SessionRecord("me", session_id, models, samplers))
+
+
+async def test_a_session_and_its_numbers_are_noted_before_they_are_used(
+    bench, clock, reply
+) -> None:
+    session = session_on(bench, clock, Service(reply, []), journal=(journal := Noted()))
+    assert session.next_sampler_seq() == 0  # of no session: nothing to note
+    await session.ensure()
+    session.next_model_seq()
+    session.next_sampler_seq()
+    session.next_model_seq()
+    assert journal.changes == [
+        kept("s1", 0, 0),
+        kept("s1", 1, 0),
+        kept("s1", 1, 1),
+        kept("s1", 2, 1),
+    ]
+    await bench.tasks.cancel_all()
+
+
+async def test_a_session_that_ends_is_taken_out(bench, clock, reply) -> None:
+    session = session_on(bench, clock, Service(reply, []), journal=(journal := Noted()))
+    await session.ensure()
+    session.lost("s1", "gone")
+    assert journal.changes[1:] == [deleted(SessionRecord("me", "s1", 0, 0))]
+    await session.ensure()
+    session.stop()
+    assert [change.value is None for change in journal.changes[2:]] == [False, True]
+    await bench.tasks.cancel_all()
+
+
+async def test_a_session_of_an_earlier_run_goes_on(bench, clock, reply) -> None:
+    """With its heartbeats and its numbers; nothing new is made, nothing is noted."""
+    service = Service(reply, [])
+    session = session_on(bench, clock, service, journal=(journal := Noted()))
+    session.restore(SessionRecord("me", "old", 3, 5))
+    assert await session.ensure() == "old"
+    await settle()
+    clock.advance(10)
+    await settle()
+    assert (service.made, service.beaten, journal.changes) == (0, ["old"], [])
+    assert (session.next_model_seq(), session.next_sampler_seq()) == (3, 5)
+    assert journal.changes == [kept("old", 4, 5), kept("old", 4, 6)]
+    await bench.tasks.cancel_all()
+
+
+async def test_a_session_of_an_earlier_run_that_has_ended_meanwhile_is_replaced(
+    bench, clock, reply
+) -> None:
+    lost: list[tuple[str, str]] = []
+    session = session_on(bench, clock, Service(reply, [reply(410)]), lost)
+    session.restore(SessionRecord("me", "old", 3, 5))
+    await settle()
+    clock.advance(10)
+    await settle()
+    assert lost == [("old", "its heartbeat was answered 410")]
+    assert await session.ensure() == "s1"
+    assert (session.next_model_seq(), session.next_sampler_seq()) == (0, 0)
     await bench.tasks.cancel_all()

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +9,9 @@ from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.events import Event, Hub
+from tinkex_proxy.runtime.journal import NoJournal
 from tinkex_proxy.runtime.scripted import ScriptedTransport
+from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Request, Response
 from tinkex_proxy.runtime.upstream import Upstream
@@ -33,6 +35,26 @@ class Recorder:
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
+
+
+class Noted(NoJournal):
+    """A journal that says what it was told, in order; a commit of nothing too."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.commits: list[Sequence[Change]] = []
+        self.refusing: Exception | None = None
+
+    def note(self, *changes: Change) -> None:
+        self.changes += changes
+
+    async def commit(self, changes: Sequence[Change] = ()) -> None:
+        self.commits.append(changes)
+        if self.refusing is not None:
+            raise self.refusing
+        self.changes += changes
 
 
 @dataclass
@@ -84,6 +106,11 @@ def bench() -> Bench:
     crashes: list[tuple[str, BaseException]] = []
     tasks = Tasks(lambda name, error: crashes.append((name, error)))
     return Bench(EagerClock(), recorder, Hub([recorder], broken), tasks, crashes)
+
+
+@pytest.fixture
+def noted() -> Noted:
+    return Noted()
 
 
 @pytest.fixture

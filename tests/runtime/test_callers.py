@@ -10,7 +10,6 @@ from tinkex_proxy.runtime.callers import GAP_S, Callers
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.journal import Book, NoJournal
 from tinkex_proxy.runtime.records import CallerRecord, deleted, written
-from tinkex_proxy.runtime.store import Change
 
 
 class Named(str):
@@ -18,16 +17,6 @@ class Named(str):
 
     __slots__ = ()
     answer = SimpleNamespace(done=lambda: False)
-
-
-class Noted(NoJournal):
-    """A journal that says what it was told."""
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-
-    def note(self, *changes: Change) -> None:
-        self.changes += changes
 
 
 def recorded(
@@ -163,17 +152,17 @@ def test_what_leaves_is_to_be_written_as_far_as_it_has_left() -> None:
     assert shared.leaving("a", None) == []
 
 
-def test_a_number_that_had_left_and_came_to_nothing_is_noted() -> None:
-    shared, _ = recorded(journal=(journal := Noted()))
+def test_a_number_that_had_left_and_came_to_nothing_is_noted(noted) -> None:
+    shared, _ = recorded(journal=noted)
     for number in (1, 2, 3, 4):
         shared.place("a", number, f"a{number}")
     for number in (1, 2, 3):
         shared.leaving("a", number)
     shared.give_back("a", 2)
-    assert journal.changes == [written(count("a", 4, 2))]
+    assert noted.changes == [written(count("a", 4, 2))]
     shared.give_back("a", 4)  # had not left
     shared.give_back("nobody", 1)
-    assert len(journal.changes) == 1
+    assert len(noted.changes) == 1
     assert shared.leaving("a", 4) == [written(count("a", 5, 2, 4))]
 
 
@@ -193,14 +182,14 @@ def test_a_count_of_an_earlier_run_is_gone_on_with() -> None:
     assert shared.leaving("a", 5) == [written(count("a", 6))]
 
 
-def test_the_counts_of_a_model_that_is_no_more_are_taken_out_once() -> None:
-    shared, _ = recorded(journal=(journal := Noted()))
+def test_the_counts_of_a_model_that_is_no_more_are_taken_out_once(noted) -> None:
+    shared, _ = recorded(journal=noted)
     shared.restore(count("a", 5))
     shared.place("b", 1, "b1")
     shared.leaving("b", 1)
     shared.place("c", 1, "has not left")
     shared.close()
-    assert journal.changes == [deleted(count("a", 5)), deleted(count("b", 2))]
+    assert noted.changes == [deleted(count("a", 5)), deleted(count("b", 2))]
     shared.close()
     shared.give_back("a", 1)
-    assert len(journal.changes) == 2
+    assert len(noted.changes) == 2

@@ -38,18 +38,6 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-class Noted(NoJournal):
-    """A journal that says what it was told."""
-
-    on = True
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-
-    def note(self, *changes: Change) -> None:
-        self.changes += changes
-
-
 def session_on(
     bench, clock, service, lost=None, *, threshold: int = 100, journal: NoJournal | None = None
 ) -> Session:
@@ -148,15 +136,15 @@ def kept(session_id: str, models: int, samplers: int) -> Change:
 
 
 async def test_a_session_and_its_numbers_are_noted_before_they_are_used(
-    bench, clock, reply
+    bench, clock, reply, noted
 ) -> None:
-    session = session_on(bench, clock, Service(reply, []), journal=(journal := Noted()))
+    session = session_on(bench, clock, Service(reply, []), journal=noted)
     assert session.next_sampler_seq() == 0  # of no session: nothing to note
     await session.ensure()
     session.next_model_seq()
     session.next_sampler_seq()
     session.next_model_seq()
-    assert journal.changes == [
+    assert noted.changes == [
         kept("s1", 0, 0),
         kept("s1", 1, 0),
         kept("s1", 1, 1),
@@ -165,29 +153,29 @@ async def test_a_session_and_its_numbers_are_noted_before_they_are_used(
     await bench.tasks.cancel_all()
 
 
-async def test_a_session_that_ends_is_taken_out(bench, clock, reply) -> None:
-    session = session_on(bench, clock, Service(reply, []), journal=(journal := Noted()))
+async def test_a_session_that_ends_is_taken_out(bench, clock, reply, noted) -> None:
+    session = session_on(bench, clock, Service(reply, []), journal=noted)
     await session.ensure()
     session.lost("s1", "gone")
-    assert journal.changes[1:] == [deleted(SessionRecord("me", "s1", 0, 0))]
+    assert noted.changes[1:] == [deleted(SessionRecord("me", "s1", 0, 0))]
     await session.ensure()
     session.stop()
-    assert [change.value is None for change in journal.changes[2:]] == [False, True]
+    assert [change.value is None for change in noted.changes[2:]] == [False, True]
     await bench.tasks.cancel_all()
 
 
-async def test_a_session_of_an_earlier_run_goes_on(bench, clock, reply) -> None:
+async def test_a_session_of_an_earlier_run_goes_on(bench, clock, reply, noted) -> None:
     """With its heartbeats and its numbers; nothing new is made, nothing is noted."""
     service = Service(reply, [])
-    session = session_on(bench, clock, service, journal=(journal := Noted()))
+    session = session_on(bench, clock, service, journal=noted)
     session.restore(SessionRecord("me", "old", 3, 5))
     assert await session.ensure() == "old"
     await settle()
     clock.advance(10)
     await settle()
-    assert (service.made, service.beaten, journal.changes) == (0, ["old"], [])
+    assert (service.made, service.beaten, noted.changes) == (0, ["old"], [])
     assert (session.next_model_seq(), session.next_sampler_seq()) == (3, 5)
-    assert journal.changes == [kept("old", 4, 5), kept("old", 4, 6)]
+    assert noted.changes == [kept("old", 4, 5), kept("old", 4, 6)]
     await bench.tasks.cancel_all()
 
 

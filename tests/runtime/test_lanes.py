@@ -856,3 +856,27 @@ async def test_a_run_that_is_ended_while_it_takes_up_leaves_the_pages(
     await bench.tasks.cancel_all()
     assert not pages[0].gone
     assert driver.lane.on_wire is not None
+
+
+async def test_an_unknown_outcome_is_that_of_who_comes_late_too(driver_with, service) -> None:
+    """Its caller repeats the call after the restart: it must not run again."""
+    driver = driver_with(next_seq=5, flavour=Flavour.JSON)
+    driver.resume([sent(5, ("c", "0.0"), repeatable=False)], keep_s=60)
+    await settle()
+    (late,) = await answers(driver.put([STEP], deadline=None, origin=entry("c")))
+    assert isinstance(late, OutcomeUnknown)
+    assert service.submits == []
+
+
+async def test_an_upstream_that_stays_away_leaves_an_unknown_outcome_for_who_comes_late(
+    driver_with, service
+) -> None:
+    driver = driver_with(next_seq=5)
+    service.instead = [Fault.CONNECT] * 100
+    driver.resume([sent(5, ("c", "0.0"))], keep_s=3600)
+    await settle(3000)
+    service.instead = []
+    sent_before = len(service.submits)
+    (late,) = await answers(driver.put([STEP], deadline=None, origin=entry("c")))
+    assert isinstance(late, OutcomeUnknown), late
+    assert len(service.submits) == sent_before

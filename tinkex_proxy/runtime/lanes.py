@@ -488,11 +488,11 @@ class LaneDriver:
             return True
         self.lane.refused(bisect=False)
         self._doubtful.add(flight.record.seq_id)
-        self.flights.drop(flight)
         self._pages.tear(flight.page)
         if gone or verdict.doubtful:
             flight.fail(_gone(self.model_id, verdict.error) if gone else verdict.error)
         else:
+            self.flights.drop(flight)  # else it stays: who comes later must not run it again
             boarded = [call for _, call in sorted(flight.boarded.items())]
             flight.fail(FlightRefused())
             for call in boarded:

@@ -460,8 +460,7 @@ async def library(bench):
     made = Library(bench)
     yield made
     for journal in made.journals:
-        if journal.on:
-            await journal.close()
+        await journal.close()
     await bench.tasks.cancel_all()
     assert bench.crashes == []
 

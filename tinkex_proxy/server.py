@@ -87,7 +87,9 @@ def open_store(settings: Settings) -> Store | None:
     if not chosen.enabled:
         return None
     folder = chosen.state_dir or user_state_path("tinkex-proxy")
-    path = journal_path(folder, settings.upstream.base_url)
+    server = settings.server
+    listener = f"{server.host}:{server.port}" if server.uds is None else str(server.uds)
+    path = journal_path(folder, settings.upstream.base_url, listener)
     try:
         return SqliteStore(path, durable=chosen.sync == "full", max_bytes=chosen.max_bytes)
     except (StoreBusy, StoreDamaged, StoreTooNew):

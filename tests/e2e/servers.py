@@ -1,6 +1,7 @@
 """The servers of the end-to-end tests: SkyRL in two generations, the sandbox, and the proxy."""
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,12 +100,15 @@ def proxy(upstream: str, *, mode: str = "lane", coalesce: bool = False) -> Itera
         "TINKEX_PROXY_UPSTREAM__BASE_URL": upstream,
         "TINKEX_PROXY_UPSTREAM__API_KEY": KEY,
     }
-    with running(
-        "tinkex-proxy serve",
-        lambda port: [sys.executable, "-m", "tinkex_proxy", "serve", "--port", str(port)],
-        environment,
-        lambda server: server.wait_for_answer("/health/ready", ANSWER_READY_S),
-    ) as server:
+    with (
+        tempfile.TemporaryDirectory() as state,
+        running(
+            "tinkex-proxy serve",
+            lambda port: [sys.executable, "-m", "tinkex_proxy", "serve", "--port", str(port)],
+            {**environment, "TINKEX_PROXY_STATE_DIR": state},
+            lambda server: server.wait_for_answer("/health/ready", ANSWER_READY_S),
+        ) as server,
+    ):
         yield server
 
 

@@ -232,6 +232,11 @@ class Caller:
         headers = {"idempotency-key": uuid.uuid4().hex, **headers}
         return await self._answer(lambda: self._client.post(path, json=body, headers=headers))
 
+    async def delete(self, path: str) -> dict[str, Any]:
+        """DELETE, under one Idempotency-Key."""
+        headers = {"idempotency-key": uuid.uuid4().hex}
+        return await self._answer(lambda: self._client.delete(path, headers=headers))
+
     async def deferred(self, path: str, body: object) -> dict[str, Any]:
         """The same with `Prefer: respond-async`, the answer fetched from its future."""
         accepted = await self.call(path, body, prefer="respond-async")

@@ -236,9 +236,10 @@ def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 def test_each_upstream_has_a_journal_of_its_own() -> None:
     """Numbers and sessions of one mean nothing to another; the name tells nothing of a URL."""
-    one, other = (journal_path(Path("/s"), f"http://{host}") for host in ("a", "b"))
+    one, other = (journal_path(Path("/s"), f"http://{host}", "localhost:1") for host in "ab")
     assert one != other
-    assert one == journal_path(Path("/s"), "http://a")
+    assert one == journal_path(Path("/s"), "http://a", "localhost:1")
+    assert one != journal_path(Path("/s"), "http://a", "localhost:2")
     assert "http" not in one.name
     assert (one.parent, one.suffix) == (Path("/s"), ".sqlite3")
 

@@ -175,9 +175,12 @@ class SqliteStore:
         return bool(application == APPLICATION_ID)
 
 
-def journal_path(state_dir: Path, upstream: str) -> Path:
-    """The file of one upstream's journal: numbers and sessions of one mean nothing to another."""
-    digest = hashlib.blake2b(upstream.encode(), digest_size=6).hexdigest()
+def journal_path(state_dir: Path, upstream: str, listener: str) -> Path:
+    """The file of one proxy's journal: one upstream's numbers mean nothing to another.
+
+    Two proxies before one upstream have different listeners, and so each a journal of its own.
+    """
+    digest = hashlib.blake2b(f"{upstream} {listener}".encode(), digest_size=6).hexdigest()
     return state_dir / f"journal-{digest}.sqlite3"
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from tinkex_proxy import cli
 from tinkex_proxy.runtime import lanes
 from tinkex_proxy.runtime.lane_pages import LanePages
-from tinkex_proxy.runtime.lanes import LaneDriver
 from tinkex_proxy.runtime.ledger import Ledger
 from tinkex_proxy.runtime.transport import PyqwestTransport
 
@@ -90,14 +89,14 @@ def acted(doom: Doom) -> None:
 
 def answered(doom: Doom) -> None:
     """We have heard that it is admitted, and told the journal, which may not have written it."""
-    on_admitted = LaneDriver._on_admitted
+    admitted = LanePages.admitted
 
-    def doomed(self, page, verdict):
-        on_admitted(self, page, verdict)
+    def doomed(self, page, response, **more):
+        admitted(self, page, response, **more)
         if doom.comes():
             doom.strike()
 
-    LaneDriver._on_admitted = doomed
+    LanePages.admitted = doomed
 
 
 def split(doom: Doom) -> None:

@@ -148,6 +148,10 @@ async def test_with_its_model_all_that_speaks_of_a_lane_goes(pages, noted) -> No
     names = sorted(
         (change.kind.name, change.key, change.value) for change in noted.changes[before:]
     )
-    assert names == [("BATCH", "me/m/2", None), ("BATCH", "me/m/3", None), ("LANE", "me/m", None)]
+    assert names == [
+        ("BATCH", "me/m/2/i", None),
+        ("BATCH", "me/m/3/i", None),
+        ("LANE", "me/m", None),
+    ]
     assert begun.gone
     assert resumed.gone

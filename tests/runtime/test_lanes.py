@@ -19,15 +19,16 @@ from tinkex_proxy.errors import (
     UpstreamFault,
     UpstreamRefused,
 )
+from tinkex_proxy.runtime.admit import MAX_BEHIND
 from tinkex_proxy.runtime.events import Note
 from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.journal import Book, Journal, OnFailure, StoredJournal
-from tinkex_proxy.runtime.lanes import MAX_BEHIND, LaneDriver, Tools
+from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.ledger import Entry
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.records import BatchRecord, MemberRecord, PromiseRecord, read_records
-from tinkex_proxy.runtime.store import MemoryStore, StoreError
+from tinkex_proxy.runtime.store import Kind, MemoryStore, StoreError
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.transport import Request, Response
 from tinkex_proxy.runtime.upstream import PROTOBUF
@@ -448,7 +449,12 @@ class Library:
 
     @property
     def names(self) -> list[str]:
-        return sorted(f"{kind.name} {key}" for kind, key in self.store.records)
+        """What is there, by kind and name; of a request without its identity, which is random."""
+        keys = ((kind, key) for kind, key in self.store.records)
+        return sorted(
+            f"{kind.name} {key.rpartition('/')[0] if kind is Kind.BATCH else key}"
+            for kind, key in keys
+        )
 
     def batches(self) -> list[BatchRecord]:
         owners, _ = read_records(self.store.load())

@@ -55,8 +55,8 @@ EXAMPLES: list[tuple[Record, Kind, str]] = [
     ),
     (LaneRecord("me", "m", 7), Kind.LANE, "me/m"),
     (CallerRecord("me", "m", "worker 1", 9, (2, 5)), Kind.CALLER, "me/m/worker 1"),
-    (SENT, Kind.BATCH, "me/m/3"),
-    (ADMITTED, Kind.BATCH, "me/m/3"),
+    (SENT, Kind.BATCH, "me/m/3/i"),
+    (ADMITTED, Kind.BATCH, "me/m/3/i"),
     (CallRecord("me", "c1", 1, "key", b"d", ASKED, ANSWER), Kind.CALL, "me/c1"),
     (CreationRecord("me", "c2", "s1", b"{}", "i"), Kind.CREATION, "me/c2"),
 ]

@@ -166,8 +166,9 @@ class Account:
     def _page_of(self, batch: BatchRecord, owned: Owned) -> Page | None:
         """The page of a request that is not over; None where nobody needs it any more."""
         called = {member.call_id for member in batch.members} - {None}
-        page = Page(batch, owned.unanswered.keys() & called)
-        if batch.promise is not None and not owned.unanswered.keys() & called:
+        needed_by = owned.unanswered.keys() & called
+        page = Page(batch, needed_by)
+        if (batch.promise is not None or batch.doubted) and not needed_by:
             self.tools.book.journal.note(*page.end())
             return None
         return page

@@ -7,6 +7,8 @@ when it is over and nobody needs it.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from tinkex_proxy.errors import JournalUnavailable
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.pages import Page
@@ -83,20 +85,8 @@ class LanePages:
         """Note that the upstream took a request: its bytes are not needed any more."""
         if page is None or page.gone:
             return
-        old = page.record
-        record = BatchRecord(
-            old.owner,
-            old.model_id,
-            old.seq_id,
-            old.members,
-            old.path,
-            old.content_type,
-            old.accept,
-            old.identity,
-            old.repeatable,
-            b"",
-            PromiseRecord(response.content_type, response.body),
-        )
+        promise = PromiseRecord(response.content_type, response.body)
+        record = msgspec.structs.replace(page.record, body=b"", promise=promise)
         lane = LaneRecord(self._book.owner, self._model_id, next_seq)
         self._book.journal.note(page.rewrite(record), written(lane))
 
@@ -111,6 +101,20 @@ class LanePages:
         if page is not None:
             self._book.journal.note(*page.tear())
             self._pages.discard(page)
+
+    def doubt(self, page: Page | None) -> None:
+        """Note that nobody will ever know whether a request has run: it may not be sent again.
+
+        Its page stays until all whose parts it holds have been told so.
+        """
+        if page is not None:
+            record = msgspec.structs.replace(page.record, body=b"", doubted=True)
+            self._book.journal.note(page.rewrite(record))
+            self.end(page)
+
+    def release(self, page: Page, call_id: str) -> None:
+        """Note that nobody will come any more for a call."""
+        self._book.journal.note(*page.release(call_id))
 
     def close(self) -> None:
         """Take out all that speaks of the lane: its model is no more."""

@@ -14,30 +14,29 @@ import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
 from tinkex_proxy.core.lane import Batch, Lane
 from tinkex_proxy.errors import (
     JournalUnavailable,
-    ModelGone,
     OutcomeUnknown,
     ProxyError,
     UpstreamFault,
 )
+from tinkex_proxy.runtime.admit import Admitter, gone_for
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchLeft, Hub, Note
-from tinkex_proxy.runtime.flights import Flight, FlightRefused, Flights, ask_of
+from tinkex_proxy.runtime.flights import Flights
 from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.journal import Book
+from tinkex_proxy.runtime.landing import Landing
 from tinkex_proxy.runtime.lane_pages import LanePages
 from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.recognition import Recognition
-from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter, admission
+from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.upstream import Ask
 from tinkex_proxy.runtime.work import (
     Answered,
     Call,
@@ -56,11 +55,6 @@ __all__ = ["LaneDriver", "Tools"]
 _LINGERING = frozenset({FlushReason.IDLE, FlushReason.LINGER, FlushReason.DEADLINE})
 # uvloop's timers count whole milliseconds; shorter waits take turns of the event loop instead.
 TIMER_GRAIN_S = 0.001
-# How far a journal may be behind its lane: one that could not be written, or lost its last moments
-# with the machine's power. Each number costs a refusal.
-MAX_BEHIND: Final = 100
-# A 409 to one of these is about its number. To others it may be about a checkpoint's name.
-_NUMBERED: Final = frozenset({"/api/v1/forward_backward", "/api/v1/forward", "/api/v1/optim_step"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +109,15 @@ class LaneDriver:
         self.batches = 0
         self.items = 0
         self.later = tools.clock.call_later
-        self.flights = Flights()
         self._pages = LanePages(tools.book, model_id)
+        self._admitter = Admitter(model_id, lane, tools.submitter, tools.recognition, tools.knows)
+        self._landing = Landing(self, lane, self._pages, self._admitter, tools.tasks, tools.clock)
         self._tools = tools
         self._on_gone = on_gone
         self._calls: dict[int, Call] = {}
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._wire_free_at = self.used_at = tools.clock.now()
-        self._doubtful: set[int] = set()
-        self._may_be_behind = 0
 
     @property
     def queue_state(self) -> QueueState | None:
@@ -132,6 +125,11 @@ class LaneDriver:
         states = list(self._states.values())
         paused = [state for state in states if state.state != "active"]
         return next(iter(paused or states), None)
+
+    @property
+    def flights(self) -> Flights:
+        """What an earlier run had under way."""
+        return self._landing.flights
 
     @property
     def idle(self) -> bool:
@@ -177,11 +175,7 @@ class LaneDriver:
         now = self._tools.clock.now()
         call = Call(work, item, now, loop.create_future(), origin, part, admitted)
         self._calls[item.id] = call
-        flight = self.flights.board(call)
-        if flight is not None:
-            call.left = True
-            name = f"boarded {self.model_id}#{flight.record.seq_id}"
-            self._tools.tasks.spawn(name, self._alight(call, flight))
+        self._landing.board(call)
         return call
 
     def enqueue(self, calls: Sequence[Call]) -> None:
@@ -193,7 +187,7 @@ class LaneDriver:
         for call in calls:
             if not call.left:
                 self.lane.add(call.item, now)
-        self._awaken()
+        self.awaken()
 
     def resume(self, pages: Sequence[Page], *, keep_s: float) -> None:
         """Go on from an earlier run.
@@ -202,18 +196,7 @@ class LaneDriver:
             pages: the requests that were under way then, by number.
             keep_s: how long their callers may take to come again.
         """
-        flights = [Flight(page) for page in pages]
-        owed = sum(1 for flight in flights if flight.admitted.done())
-        self.lane.resume(owed=owed, on_wire=owed < len(flights))
-        self._may_be_behind = MAX_BEHIND
-        self._doubtful.add(self.lane.next_seq)
-        for flight in flights:
-            self.flights.add(flight)
-            self._pages.resume(flight.page)
-            name = f"flight {self.model_id}#{flight.record.seq_id}"
-            self._tools.tasks.spawn(name, self._land(flight))
-        if flights:
-            self.later(keep_s, self._forget_flights)
+        self._landing.resume(pages, keep_s=keep_s)
 
     def withdraw(self, calls: Sequence[Call]) -> bool:
         """Take calls out whose caller has left: all of them, or none if any has left already."""
@@ -225,7 +208,7 @@ class LaneDriver:
             call.answer.cancel()
             if call.admitted is not None:
                 call.admitted.cancel()
-        self._awaken()
+        self.awaken()
         return True
 
     def close(self, error: ProxyError) -> None:
@@ -243,9 +226,10 @@ class LaneDriver:
     def drain(self) -> None:
         """Let nothing linger any more."""
         self.lane.drain()
-        self._awaken()
+        self.awaken()
 
-    def _awaken(self) -> None:
+    def awaken(self) -> None:
+        """There may be something to send."""
         if self._runner is None:
             self._runner = self._tools.tasks.spawn(f"lane {self.model_id}", self._run())
         self._wake.set()
@@ -289,16 +273,16 @@ class LaneDriver:
                 self.model_id,
                 batch,
                 calls,
-                repeatable=self._tools.recognition.known(self.flavour) is True,
+                repeatable=self._admitter.repeatable(self.flavour),
                 identity=uuid.uuid4().hex,
                 leave=leave,
             )
             accept = accept_of(calls[0])
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
-            verdict = await self._admit(ask)
-            gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
+            verdict = await self._admitter.admit(ask, self.flavour)
+            gone = await self._admitter.gone(verdict)
         except JournalUnavailable as error:
-            verdict, gone = Refused(error), False
+            verdict, gone = Refused(error), None
         except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
             self._tools.hub.tell(Note("error", f"submitting for {self.model_id} failed", bug))
             self._pages.tear(page)
@@ -309,45 +293,15 @@ class LaneDriver:
         for call in calls:
             call.timeline.upload_s = self._wire_free_at - now
         if isinstance(verdict, Refused):
-            self._pages.tear(page)
-            self._on_refused(batch, calls, verdict, gone=gone)
+            self._on_refused(calls, verdict, gone, page)
             return
-        self._on_admitted(page, verdict)
+        self._admitter.admitted()
+        self._pages.admitted(page, verdict.response, next_seq=self.lane.next_seq)
         for call in calls:
             if call.admitted is not None and not call.admitted.done():
                 call.admitted.set_result(verdict.response)
         name = f"result {self.model_id}#{batch.seq_id}"
         self._tools.tasks.spawn(name, self._collect(batch, calls, verdict, page))
-
-    async def _admit(self, ask: Ask) -> Admitted | Refused:
-        """Get a request admitted; one that may have run goes again only where that is safe."""
-        verdict = await self._tools.submitter.submit(ask)
-        if isinstance(verdict, Admitted) or not verdict.doubtful or ask.repeatable:
-            return verdict
-        if not await self._is_recognised(ask):
-            return verdict
-        return await self._tools.submitter.resubmit(ask, verdict)
-
-    async def _is_recognised(self, ask: Ask) -> bool:
-        """Whether the upstream would know a repetition of this request again."""
-        recognition, number = self._tools.recognition, self.lane.ahead
-        known = recognition.known(self.flavour)
-        if known is None:
-            submitter = self._tools.submitter
-            known, used = await recognition.ask(
-                submitter, self.model_id, number, persistent=ask.persistent
-            )
-            if used:
-                self.lane.use(number)
-            elif used is None:
-                self._doubtful.add(number)
-        return known is True
-
-    def _on_admitted(self, page: Page | None, verdict: Admitted) -> None:
-        self._doubtful.discard(self.lane.next_seq)
-        self.lane.admitted()
-        self._may_be_behind = 0
-        self._pages.admitted(page, verdict.response, next_seq=self.lane.next_seq)
 
     def _mark_left(self, batch: Batch, calls: Sequence[Call], now: float) -> None:
         self.batches += 1
@@ -368,39 +322,25 @@ class LaneDriver:
             )
         )
 
-    async def _is_gone(self, verdict: Refused) -> bool:
-        """Whether a refusal means that the upstream has lost the model.
-
-        A 404 can also be about a checkpoint, or a call that this upstream does not have: ask.
-        """
-        return verdict.status in {404, 410} and not await self._tools.knows(self.model_id)
-
     def _on_refused(
-        self, batch: Batch, calls: Sequence[Call], verdict: Refused, *, gone: bool
+        self, calls: Sequence[Call], verdict: Refused, gone: ProxyError | None, page: Page | None
     ) -> None:
-        if verdict.status == 409 and batch.seq_id in self._doubtful:
-            self._doubtful.discard(batch.seq_id)
-            self.lane.outnumbered()
-            self._catch_up(calls)
-            refused: Sequence[Item] = ()
+        if verdict.doubtful:
+            self._pages.doubt(page)
         else:
+            self._pages.tear(page)
+        refused: Sequence[Item] = ()
+        number = self.lane.next_seq
+        if not self._admitter.outnumbered(verdict, _path_of(calls[0])):
             if verdict.doubtful:
-                self._doubtful.add(batch.seq_id)
+                self._admitter.doubt(number)
             refused = self.lane.refused(bisect=verdict.bisect)
-        error = _gone(self.model_id, verdict.error) if gone else verdict.error
         for item in refused:
-            self._fail(item, error)
+            self._fail(item, gone or verdict.error)
         for call in calls:
             call.left = call.answer.done()
-        if gone:
-            self._on_gone(error.detail)
-
-    def _catch_up(self, calls: Sequence[Call]) -> None:
-        """After a restart the next number may be used too, if the journal was behind."""
-        work = calls[0].work
-        if self._may_be_behind and (not isinstance(work, Order) or work.path in _NUMBERED):
-            self._may_be_behind -= 1
-            self._doubtful.add(self.lane.next_seq)
+        if gone is not None:
+            self.lost(gone)
 
     async def _collect(
         self, batch: Batch, calls: Sequence[Call], verdict: Admitted, page: Page | None
@@ -408,22 +348,30 @@ class LaneDriver:
         batch_id = f"{self.model_id}#{batch.seq_id}"
         timelines = [call.timeline for call in calls]
         try:
-            response = await self._result(batch.seq_id, verdict, accept_of(calls[0]), timelines)
+            response = await self.result(batch.seq_id, verdict, accept_of(calls[0]), timelines)
             counts = [item.datums for item in batch.items]
             answers = read(response, [call.work for call in calls], counts, batch_id=batch_id)
             for call, answer in zip(calls, answers, strict=True):
-                self._answer(call, answer)
+                self.answer(call, answer)
         except ProxyError as error:
             for call in calls:
                 self._fail(call.item, error)
         finally:
-            self._settle(batch.seq_id, page)
+            self.settle(batch.seq_id, page)
             for call in calls:
                 self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
 
-    async def _result(
+    async def result(
         self, seq_id: int, verdict: Admitted, accept: str, timelines: Sequence[Timeline]
     ) -> Response:
+        """Wait for the result of a request that was admitted; `Ground.result` for an earlier run's.
+
+        Args:
+            seq_id: its number.
+            verdict: how it was admitted.
+            accept: media type wanted.
+            timelines: of the calls whose parts it holds.
+        """
         if verdict.request_id is None:
             return verdict.response
         clock = self._tools.clock
@@ -442,8 +390,8 @@ class LaneDriver:
         except OutcomeUnknown as unknown:
             # A request that had not run is forgotten with its model.
             if unknown.forgotten and not await self._tools.knows(self.model_id):
-                gone = _gone(self.model_id, unknown)
-                self._on_gone(gone.detail)
+                gone = gone_for(self.model_id, unknown)
+                self.lost(gone)
                 raise gone from None
             raise
         for timeline in timelines:
@@ -451,79 +399,25 @@ class LaneDriver:
             timeline.compute_s = clock.now() - queued_until
         return response
 
-    def _settle(self, seq_id: int, page: Page | None) -> None:
+    def settle(self, seq_id: int, page: Page | None) -> None:
         """Nothing is awaited for a request any more."""
         self._states.pop(seq_id, None)
         self.lane.settled()
         self._pages.end(page)
 
-    async def _land(self, flight: Flight) -> None:
-        """Find out what a request of an earlier run has come to."""
-        record = flight.record
-        try:
-            if flight.admitted.done() or await self._resend(flight):
-                verdict = admission(flight.admitted.result())
-                response = await self._result(record.seq_id, verdict, record.accept, ())
-                flight.landed.set_result(response)
-        except ProxyError as error:
-            flight.fail(error)
-        finally:
-            flight.fail(UpstreamFault("The proxy failed to take up this request again."))
-            if flight.admitted.exception() is None:
-                self._settle(record.seq_id, flight.page)
-
-    def _forget_flights(self) -> None:
-        """Nobody will come any more for what has not been boarded."""
-        for call_id, page in self.flights.forget():
-            self._tools.book.journal.note(*page.release(call_id))
-
-    async def _resend(self, flight: Flight) -> bool:
-        """Send a request of an earlier run again; whether the upstream has it."""
-        verdict = await self._admit(ask_of(flight.record))
-        gone = isinstance(verdict, Refused) and await self._is_gone(verdict)
-        if isinstance(verdict, Admitted):
-            flight.admitted.set_result(verdict.response)
-            self._on_admitted(flight.page, verdict)
-            self._awaken()
-            return True
-        self.lane.refused(bisect=False)
-        self._doubtful.add(flight.record.seq_id)
-        self._pages.tear(flight.page)
-        if gone or verdict.doubtful:
-            flight.fail(_gone(self.model_id, verdict.error) if gone else verdict.error)
-        else:
-            self.flights.drop(flight)  # else it stays: who comes later must not run it again
-            boarded = [call for _, call in sorted(flight.boarded.items())]
-            flight.fail(FlightRefused())
-            for call in boarded:
-                call.left = False
-            self.lane.put_first([call.item for call in boarded], self._tools.clock.now())
-        if gone:
-            self._on_gone(_gone(self.model_id, verdict.error).detail)
-        self._awaken()
-        return False
-
-    async def _alight(self, call: Call, flight: Flight) -> None:
-        """Answer a call from the flight that carried it."""
-        record = flight.record
-        place = next(place for place, boarded in flight.boarded.items() if boarded is call)
-        works = [call.work if at == place else None for at in range(len(record.members))]
-        try:
-            response = await asyncio.shield(flight.admitted)
-            if call.admitted is not None and not call.admitted.done():
-                call.admitted.set_result(response)
-            response = await asyncio.shield(flight.landed)
-            batch_id = f"{self.model_id}#{record.seq_id}"
-            self._answer(call, read(response, works, flight.counts, batch_id=batch_id)[place])
-        except FlightRefused:
-            return  # it is on the lane now
-        except ProxyError as error:
-            self._fail(call.item, error)
-
-    def _answer(self, call: Call, answer: Answered | None) -> None:
+    def answer(self, call: Call, answer: Answered | None) -> None:
+        """Answer a call."""
         self._calls.pop(call.item.id, None)
         if answer is not None and not call.answer.done():
             call.answer.set_result(answer)
+
+    def fail(self, call: Call, error: ProxyError) -> None:
+        """Fail a call."""
+        self._fail(call.item, error)
+
+    def lost(self, error: ProxyError) -> None:
+        """The upstream has lost the model."""
+        self._on_gone(error.detail)
 
     def _fail(self, item: Item, error: ProxyError) -> None:
         call = self._calls.pop(item.id, None)
@@ -533,10 +427,8 @@ class LaneDriver:
                 waiting.exception()  # seen: a caller that has left retrieves nothing
 
 
-def _gone(model_id: str, said: ProxyError) -> ProxyError:
-    error = ModelGone(f"The upstream no longer knows the model {model_id} ({said}).")
-    error.upstream_said = said.upstream_said
-    return error
+def _path_of(call: Call) -> str:
+    return call.work.path if isinstance(call.work, Order) else "/api/v1/forward_backward"
 
 
 def _item_of(number: int, work: Work, deadline: float | None) -> Item:

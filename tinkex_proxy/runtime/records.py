@@ -127,6 +127,7 @@ class BatchRecord(msgspec.Struct, array_like=True, frozen=True):
         repeatable: whether the upstream is known to recognise a repetition.
         accept: media type wanted for the result.
         promise: the upstream's answer to the submit, once there is one.
+        doubted: whether nobody will ever know if it has run.
     """
 
     owner: str
@@ -140,11 +141,12 @@ class BatchRecord(msgspec.Struct, array_like=True, frozen=True):
     repeatable: bool
     body: bytes
     promise: PromiseRecord | None = None
+    doubted: bool = False
 
     @property
     def name(self) -> str:
-        """Its name among its kind."""
-        return f"{self.owner}/{self.model_id}/{self.seq_id}"
+        """Its name among its kind; a number that was given back may come again."""
+        return f"{self.owner}/{self.model_id}/{self.seq_id}/{self.identity}"
 
 
 class AskedRecord(msgspec.Struct, array_like=True, frozen=True):

@@ -32,18 +32,22 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n 2 -m "not long"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='tinkex_proxy/core/*,tinkex_proxy/wire/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 
 e2e: $(READY)
 	$(BIN)/python -m pytest tests/e2e -s -p no:cacheprovider -o faulthandler_timeout=0
+	$(BIN)/python -m pytest -m long -p no:cacheprovider
 
 soak: SECONDS ?= 600
 soak: SEED ?= 1
 soak: $(READY)
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) $(if $(KILLS),--kills) $(if $(WRITE),--write)
+
+bench-journal: $(READY)
+	$(BIN)/python -m tests.bench.journal
 
 # Not part of the checks: a shared machine's clock is no judge.
 bench-startup: $(READY)

@@ -37,8 +37,18 @@ def undisturbed(running: Stack) -> dict[Program, list[Ending]]:
     return {program: asyncio.run(run(program)) for program in DEATHS}
 
 
-@pytest.mark.parametrize("program", DEATHS, ids=lambda program: program.__name__)
-@pytest.mark.parametrize("step", STEPS)
+# Some in every run of the tests; all of them where there is time.
+ALWAYS = {("acted", together), ("split", apart)}
+
+
+def _case(step: str, program: Program) -> object:
+    marks = [] if (step, program) in ALWAYS else pytest.mark.long
+    return pytest.param(step, program, marks=marks, id=f"{step}-{program.__name__}")
+
+
+@pytest.mark.parametrize(
+    ("step", "program"), [_case(step, program) for step in STEPS for program in DEATHS]
+)
 def test_whatever_step_it_dies_at_nothing_is_lost_and_nothing_counts_twice(
     running: Stack, undisturbed: dict[Program, list[Ending]], program: Program, step: str
 ) -> None:

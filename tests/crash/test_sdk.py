@@ -46,7 +46,12 @@ def undisturbed(running: Stack) -> tuple[object, object, object]:
 
 
 @pytest.mark.parametrize(
-    ("step", "first", "second"), [("sent", 5, 3), ("answered", 6, 4), ("split", 4, 3)]
+    ("step", "first", "second"),
+    [
+        ("answered", 6, 4),
+        pytest.param("sent", 5, 3, marks=pytest.mark.long),
+        pytest.param("split", 4, 3, marks=pytest.mark.long),
+    ],
 )
 def test_its_run_ends_as_if_nothing_had_happened(
     running: Stack, undisturbed: tuple[object, object, object], step: str, first: int, second: int

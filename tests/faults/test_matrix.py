@@ -55,8 +55,15 @@ FAULTS: dict[str, list[dict[str, object]]] = {
 }
 
 
+# One of each kind in every run of the tests; all of them where there is time.
+ALWAYS = {"resets after acting", "an outage of 503", "all of it"}
+
+
 @pytest.mark.parametrize("program", [apart, together])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(name, marks=[] if name in ALWAYS else pytest.mark.long) for name in FAULTS],
+)
 async def test_a_run_through_a_fault_ends_as_an_undisturbed_one(
     fault: str, program: Program, faulty: Stack, undisturbed: Undisturbed
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_rule_that_is_broken_is_noted() -> None:
     assert soak.violations == ["broken"]
 
 
+@pytest.mark.long
 def test_a_soak_of_seconds_keeps_every_rule(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--seconds", "6", "--seed", "4"])
     said = capsys.readouterr()

@@ -84,15 +84,14 @@ def test_stumbles_that_go_on_are_not_forgotten() -> None:
 def simulated(fails: Callable[[int], bool], *, adaptive: bool, calls: int) -> list[int]:
     """The numbers of the calls after which the breaker tripped."""
     trip = TripSettings(failure_rate=0.5, adaptive=adaptive)
-    gate, trips, gone = Gate(Counter(), GateSettings(trip=trip)), [], 0
+    gate, trips = Gate(Counter(), GateSettings(trip=trip)), []
     for number in range(calls):
         now = number / 10
         leave = gate.acquire(now)
         if isinstance(leave, Permit):
             gate.settle(leave, ok=not fails(number), now=now)
-        opened = sum(move.after is State.OPEN for move in gate.moves)
-        trips += [number] * (opened - gone)
-        gone = opened
+        trips += [number for move in gate.moves if move.after is State.OPEN]
+        gate.moves.clear()
     return trips
 
 

@@ -156,6 +156,7 @@ def broken(change) -> bytes:
             "dense tensors only",
         ),
     ],
+    ids=["no message", "odd tokens", "an image", "odd weights", "sparse weights"],
 )
 def test_protobuf_that_cannot_be_run_is_refused_and_says_why(body: bytes, said: str) -> None:
     with pytest.raises(BadRequest, match=said):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.programs import sdk_environment
 from tests.e2e.sdk_runs import assert_same
 from tinkex_proxy.api.sdk import operation_of
 from tinkex_proxy.core.outcome import Operation, Outcome
@@ -87,7 +87,7 @@ def sdk_session(url: str) -> dict[str, object]:
         text=True,
         timeout=240,
         check=False,
-        env={**os.environ, "TINKER_API_KEY": "tml-sandbox"},
+        env=sdk_environment(),
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
@@ -120,7 +120,7 @@ def sdk_program(url: str, style: str) -> dict[str, object]:
         text=True,
         timeout=240,
         check=False,
-        env={**os.environ, "TINKER_BASE_URL": url, "TINKER_API_KEY": "tml-sandbox"},
+        env=sdk_environment(TINKER_BASE_URL=url),
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from tests.api.programs import sdk_environment
 from tinkex_proxy.sandbox.app import create_app
 from tinkex_proxy.sandbox.options import Options
 
@@ -36,10 +37,14 @@ def url(request) -> Iterator[str]:
     listener.close()
 
 
-def test_the_sdk_trains_saves_resumes_samples_and_asks(url: str, monkeypatch) -> None:
-    monkeypatch.setenv("TINKER_API_KEY", "tml-sandbox")
+def test_the_sdk_trains_saves_resumes_samples_and_asks(url: str) -> None:
     ran = subprocess.run(
-        [sys.executable, PROGRAM, url], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, PROGRAM, url],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=sdk_environment(),
     )
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout)

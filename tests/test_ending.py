@@ -228,6 +228,8 @@ def test_an_upload_under_way_is_taken_in_and_a_new_one_is_told_no(started) -> No
         late.send("POST", "/v1/forward_backward", body)
         assert late.answer()[:2] == (503, True)
         assert late.is_ended()
+        progress = client.get("/drain").json()
+        assert (progress["state"], progress["requests_open"]) == ("draining", 1), "not over yet"
         early.socket.sendall(body[half:])
         assert early.answer()[:2] == (200, True)
         early.close()
@@ -294,7 +296,10 @@ def test_a_configuration_is_reloaded_while_it_drains(started, tmp_path) -> None:
     assert proxy.ended() == 0
 
 
-def on_a_terminal(upstream: Process, *before: str) -> tuple[subprocess.Popen[str], int, str]:
+@contextlib.contextmanager
+def on_a_terminal(
+    upstream: Process, *before: str
+) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """Start a proxy as the only program of a terminal; gives also the terminal and its URL."""
     ours, theirs = pty.openpty()
     code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -311,13 +316,17 @@ def on_a_terminal(upstream: Process, *before: str) -> tuple[subprocess.Popen[str
     )
     os.close(theirs)
     url = process.stdout.readline().partition("listening on ")[2].split()[0]
-    return process, ours, url
+    try:
+        yield process, ours, url
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_terminal_that_is_closed_takes_the_proxy_with_it(started) -> None:
     """It sends SIGHUP too, and nobody is there any more who could want a reload."""
-    process, terminal, url = on_a_terminal(started("sandbox", "--port", "0"))
-    with process:
+    upstream = started("sandbox", "--port", "0")
+    with on_a_terminal(upstream) as (process, terminal, url):
         process.send_signal(signal.SIGHUP)
         with client_of(url) as client:
             assert client.get("/drain").json()["state"] == "serving"
@@ -326,8 +335,8 @@ def test_a_terminal_that_is_closed_takes_the_proxy_with_it(started) -> None:
 
 
 def test_under_nohup_it_outlives_its_terminal(started) -> None:
-    process, terminal, url = on_a_terminal(started("sandbox", "--port", "0"), "nohup")
-    with process:
+    upstream = started("sandbox", "--port", "0")
+    with on_a_terminal(upstream, "nohup") as (process, terminal, url):
         os.close(terminal)
         process.send_signal(signal.SIGHUP)
         with client_of(url) as client:

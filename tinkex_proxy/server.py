@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 
 import structlog
 import uvicorn
@@ -40,6 +41,8 @@ __all__ = ["open_store", "serve"]
 
 # Far more than calls that one process holds; a limit of a billion makes some libraries slow.
 MAX_FILES = 65_536
+# Proxies on free ports before one upstream, each with a journal of its own.
+MOST_ALIKE = 100
 # What a load balancer or Kubernetes needs to see that we are not ready, and to act on it: the usual
 # figure of a preStop hook.
 PAUSE_BEYOND_LOOPBACK_S = 5.0
@@ -87,11 +90,13 @@ def open_store(settings: Settings) -> Store | None:
     if not chosen.enabled:
         return None
     folder = chosen.state_dir or user_state_path("tinkex-proxy")
-    server = settings.server
-    listener = f"{server.host}:{server.port}" if server.uds is None else str(server.uds)
-    path = journal_path(folder, settings.upstream.base_url, listener)
+    *others, last = _listener_names(settings)
+    open_one = partial(SqliteStore, durable=chosen.sync == "full", max_bytes=chosen.max_bytes)
     try:
-        return SqliteStore(path, durable=chosen.sync == "full", max_bytes=chosen.max_bytes)
+        for listener in others:
+            with contextlib.suppress(StoreBusy):
+                return open_one(journal_path(folder, settings.upstream.base_url, listener))
+        return open_one(journal_path(folder, settings.upstream.base_url, last))
     except (StoreBusy, StoreDamaged, StoreTooNew):
         raise
     except StoreError as error:
@@ -102,6 +107,16 @@ def open_store(settings: Settings) -> Store | None:
             reason=str(error),
         )
         return None
+
+
+def _listener_names(settings: Settings) -> list[str]:
+    """By which names a journal may go: proxies on any free port are alike, and each takes one."""
+    server = settings.server
+    if server.uds is not None:
+        return [str(server.uds)]
+    if server.port:
+        return [f"{server.host}:{server.port}"]
+    return [f"{server.host}:any {number}" for number in range(MOST_ALIKE)]
 
 
 def _allow_many_files() -> None:

@@ -12,7 +12,6 @@ from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.runtime.upstream import Ask
 from tinkex_proxy.wire import plain
-from tinkex_proxy.wire.datum import Flavour
 
 STEP = plain.OptimStep(model_id="m")
 DEFAULTS = UpstreamSettings()
@@ -92,7 +91,7 @@ async def test_a_request_that_failed_is_not_submitted_again(
 
 async def test_repetitions_carry_the_key_of_their_request(account, service, reply) -> None:
     """RT-08: 16 random bytes in hex, the same for each repetition and for no other request."""
-    account.model("m").driver.flavour = Flavour.PROTOBUF  # whose upstreams know a repetition
+    account.tools.recognition._known = True  # the upstream knows a repetition again
     service.instead["optim_step"] = [reply(503), Fault.RESET]
     for _ in range(2):
         await trainer.optim_step(account, STEP, Ticket())

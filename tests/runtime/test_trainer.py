@@ -1,6 +1,7 @@
 """What a caller can ask for, against a small scripted upstream of the JSON generation."""
 
 import asyncio
+import dataclasses
 from functools import partial
 
 import msgspec
@@ -11,6 +12,7 @@ from tinkex_proxy.core.outcome import Fault, Outcome
 from tinkex_proxy.errors import (
     CircuitOpen,
     DeadlineExceeded,
+    JournalUnavailable,
     ModelNotFound,
     OutcomeUnknown,
     ProxyError,
@@ -21,8 +23,10 @@ from tinkex_proxy.runtime import trainer
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.clock import ManualClock
 from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.query import knows_model
+from tinkex_proxy.runtime.store import Kind
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.wire import plain
@@ -108,6 +112,25 @@ async def test_a_model_is_created_as_asked_and_gets_a_lane(account, service) -> 
     assert account.model(model_id).driver.lane.next_seq == 1
     assert await created(account) == "s1:train:1"
     assert "seed" not in service.submits[1][1]["lora_config"]
+
+
+@pytest.mark.parametrize("error", [None, JournalUnavailable("full")])
+async def test_a_model_is_in_the_journal_before_its_caller_is_told(account, noted, error) -> None:
+    """Only there is it known after a crash; if it cannot be, its caller has to know it still."""
+    account.tools = dataclasses.replace(account.tools, book=Book("k", noted))
+    adopt = account.adopt
+
+    def adopted(*args, **more):
+        noted.commits.clear()
+        noted.refusing = error
+        return adopt(*args, **more)
+
+    account.adopt = adopted
+    model_id = await created(account)
+    assert noted.commits == [()]
+    assert [change.key for change in noted.changes if change.kind is Kind.MODEL] == [
+        f"k/{model_id}"
+    ]
 
 
 @pytest.mark.parametrize("status", [404, 410])

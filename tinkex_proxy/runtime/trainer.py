@@ -11,14 +11,14 @@ found by the names of its parts, so those, and how it is cut into pieces, come o
 import asyncio
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
-from tinkex_proxy.errors import DeadlineExceeded, ProxyError, UpstreamFault
+from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
@@ -173,6 +173,10 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     if model_id not in account.models:  # an earlier run may have had it already
         account.adopt(facts, model_id, session_id)
     _forget_creation(account, ticket)
+    # Its caller is told what only our journal knows: before that, it has to be there. It is made
+    # all the same, so where the journal cannot be written that is no reason to keep it quiet.
+    with suppress(JournalUnavailable):
+        await account.tools.book.journal.commit()
     return facts
 
 

@@ -72,6 +72,47 @@ def test_a_trip_that_its_first_probe_ended_raises_it_and_calm_lowers_it_again() 
     assert baseline.threshold == 4
 
 
+def test_a_new_one_has_no_run_behind_it() -> None:
+    baseline = Baseline(5)
+    baseline.count(failed=False)
+    assert baseline.threshold == 5
+
+
+def test_at_the_reference_rate_it_is_the_fixed_one_and_no_rounding_adds_to_it() -> None:
+    for threshold in range(1, 50):
+        baseline = Baseline(threshold)
+        baseline.closed(at_once=False)
+        assert baseline.threshold == threshold
+
+
+def test_a_stumble_adds_at_least_one() -> None:
+    baseline = Baseline(1)
+    baseline.closed(at_once=True)
+    assert baseline.threshold == 2
+
+
+def calm(baseline: Baseline, calls: int) -> int:
+    for _ in range(calls):
+        baseline.count(failed=False)
+    return baseline.threshold
+
+
+def test_a_stumble_is_worn_off_by_just_so_many_calm_calls() -> None:
+    """Counted from the first call, from the last one that wore off, and from the end of a run."""
+    baseline = Baseline(5)
+    baseline.closed(at_once=True)
+    baseline.closed(at_once=True)
+    assert calm(baseline, CALM_CALLS - 1) == 8
+    assert calm(baseline, 1) == 7
+    assert calm(baseline, CALM_CALLS - 1) == 7
+    assert calm(baseline, 1) == 6
+    for _ in range(5):
+        baseline.count(failed=True)
+    assert calm(baseline, 1) > 6
+    assert calm(baseline, CALM_CALLS - 2) == 6
+    assert calm(baseline, 1) == 5
+
+
 def test_stumbles_that_go_on_are_not_forgotten() -> None:
     """They no longer trip it; were that calm, it would soon trip on them again."""
     baseline = learned(0)

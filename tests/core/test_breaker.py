@@ -62,6 +62,13 @@ def tripped() -> Gate:
     return gate
 
 
+def test_a_new_one_has_seen_nothing() -> None:
+    gate = Gate(Counter(), SETTINGS)
+    assert (gate.passed, gate.stale, gate.transitions, gate.generation) == (0, 0, 0, 0)
+    assert (gate.opened_at, gate.forced, gate.moves) == (None, None, [])
+    assert gate.state(1e9) is State.CLOSED
+
+
 def test_open_refuses_until_cooled_and_then_admits_one_probe(tripped: Gate) -> None:
     assert tripped.acquire(9.0) == Refusal(1.0)
     assert permit(tripped, 10).is_probe
@@ -92,8 +99,9 @@ def test_lost_probe_does_not_wedge(tripped: Gate) -> None:
     assert isinstance(tripped.acquire(39.9), Refusal)
     assert permit(tripped, 40).is_probe
     assert tripped.settle(late, ok=True, now=41) is Verdict.LOST
+    assert tripped.settle(late, ok=True, now=41) is Verdict.LOST
     assert tripped.state(41) is State.HALF_OPEN
-    assert tripped.stale == 1
+    assert tripped.stale == 2
 
 
 def test_cancelled_probe_frees_its_place(tripped: Gate) -> None:
@@ -107,9 +115,10 @@ def test_late_failure_does_not_extend_the_window() -> None:
     slow = permit(gate, 0)
     for _ in range(2):
         gate.settle(permit(gate, 0), ok=False, now=0)
-    assert gate.settle(slow, ok=False, now=9) is Verdict.LATE
+    for late in range(1, 4):
+        assert gate.settle(slow, ok=False, now=9) is Verdict.LATE
+        assert gate.stale == late
     assert gate.retry_after_s(9) == 1
-    assert gate.stale == 1
 
 
 def test_late_success_does_not_close() -> None:
@@ -253,6 +262,13 @@ def test_slow_calls_trip_though_they_succeed_and_polls_are_never_slow() -> None:
     assert gate.moves[0].cause == "3 of 3 calls took 5 s or longer within 60 s"
 
 
+def test_a_call_is_slow_by_its_own_time_not_by_the_clocks() -> None:
+    trip = TripSettings(slow_s=5, slow_rate=1, minimum_calls=1)
+    gate = Gate(Counter(), GateSettings(trip=trip))
+    gate.settle(permit(gate, 100), ok=True, now=104)
+    assert gate.counts(104).slow == 0
+
+
 def test_a_closed_circuit_has_forgotten_the_window_that_tripped_it() -> None:
     trip = TripSettings(failure_threshold=100, failure_rate=0.5, minimum_calls=4)
     gate = Gate(Counter(), GateSettings(trip=trip, open_for_s=10))
@@ -342,6 +358,34 @@ def test_what_ends_after_the_time_of_a_force_began_before_it_moved() -> None:
     slow = permit(gate, 1)
     assert gate.settle(slow, ok=False, now=6) is Verdict.LATE
     assert gate.state(6) is State.CLOSED
+
+
+def test_what_ends_in_the_very_moment_that_a_force_ends_is_late() -> None:
+    gate = Gate(Counter(), SETTINGS)
+    gate.force(Force.DISABLE, 0, ttl_s=5)
+    assert gate.settle(permit(gate, 1), ok=False, now=5) is Verdict.LATE
+
+
+def test_every_move_tells_why() -> None:
+    gate = Gate(Counter(), SETTINGS)
+    gate.force(Force.DISABLE, 0, ttl_s=1)
+    gate.tick(1)
+    for _ in range(2):
+        gate.settle(permit(gate, 1), ok=False, now=1)
+    gate.settle(permit(gate, 11), ok=False, now=11)
+    gate.force(Force.CLOSE, 11)
+    gate.force(Force.OPEN, 11)
+    gate.reset()
+    assert [move.cause for move in gate.moves] == [
+        "an operator disabled it",
+        "the time for which it was forced is over",
+        "2 failures in a row",
+        "it has been open for its time",
+        "a probe failed",
+        "an operator holds it closed",
+        "an operator forced it open",
+        "an operator reset it",
+    ]
 
 
 def test_a_probe_of_an_earlier_time_takes_no_place_in_a_later_one() -> None:

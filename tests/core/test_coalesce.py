@@ -95,6 +95,11 @@ def test_half_of_a_callers_time_is_the_upstreams() -> None:
     assert decide(queue, LIMITS, now=0.5, busy=True) == Decision(2, FlushReason.DEADLINE)
 
 
+def test_where_two_moments_are_the_same_the_batchs_own_reason_is_told() -> None:
+    queue = waiting(*small(2), deadline=2.0)
+    assert decide(queue, LIMITS, now=1.0, busy=True) == Decision(2, FlushReason.LINGER)
+
+
 def test_half_of_the_time_counts_from_the_callers_arrival() -> None:
     queue = waiting(*small(1), since=100.0, deadline=101.0)
     assert decide(queue, LIMITS, now=100.0, busy=True).ask_at == 100.5
@@ -112,6 +117,11 @@ def test_preferred_sizes_cut_a_batch_that_leaves_with_room_to_spare(
     limits = Limits(linger_s=1, max_requests=8, preferred_datums=(2, 4))
     decision = decide(waiting(*small(gathered)), limits, now=1, busy=True)
     assert decision == Decision(leave, FlushReason.LINGER)
+
+
+def test_one_datum_may_be_a_preferred_size() -> None:
+    limits = Limits(linger_s=1, max_requests=8, preferred_datums=(1,))
+    assert decide(waiting(*small(3)), limits, now=1, busy=True).take == 1
 
 
 items = st.builds(

@@ -87,3 +87,20 @@ def test_what_is_usual_is_kept_unless_it_is_counted_from_another_number() -> Non
     assert trip.threshold != grown
     trip.reconfigure(TripSettings(failure_threshold=20))
     assert trip.threshold == 20
+
+
+def test_who_forgets_what_is_usual_learns_it_anew() -> None:
+    trip = fed(TripSettings(adaptive=True), failed=30, fine=1)
+    assert trip.threshold > 5
+    trip.clear()
+    assert trip.threshold > 5
+    trip.forget()
+    assert trip.threshold == 5
+    trip.closed(at_once=True)
+    assert trip.threshold == 7
+
+
+def test_without_being_asked_to_the_threshold_follows_nothing() -> None:
+    trip = fed(TripSettings(failure_threshold=5), failed=30, fine=1)
+    trip.closed(at_once=True)
+    assert trip.threshold == 5

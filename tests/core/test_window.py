@@ -42,3 +42,33 @@ def test_it_counts_what_a_list_counts_to_a_tenth_of_the_window(calls, start) -> 
         kept = [one for one in seen if one[0] > now - SLOTS]
         expected = Counts(len(kept), sum(f for _, f, _ in kept), sum(s for _, _, s in kept))
         assert window.counts(float(now)) == expected
+
+
+def test_a_moment_between_two_slots_is_the_later_ones() -> None:
+    window = Window(10)
+    window.add(0.5, failed=True, slow=False)
+    window.add(1.0, failed=True, slow=False)
+    assert window.counts(10.0) == Counts(1, 1, 0)
+
+
+def test_all_of_a_slot_leaves_at_once() -> None:
+    window = Window(10)
+    for _ in range(3):
+        window.add(0.0, failed=True, slow=True)
+    assert window.counts(10.0) == Counts(0, 0, 0)
+
+
+def test_a_window_of_any_length_has_ten_slots() -> None:
+    window = Window(60)
+    window.add(1.0, failed=False, slow=True)
+    window.add(7.0, failed=True, slow=False)
+    assert window.counts(59.9) == Counts(2, 1, 1)
+    assert window.counts(60.0) == Counts(1, 1, 0)
+    assert window.counts(66.0) == Counts(0, 0, 0)
+
+
+def test_the_clocks_zero_is_a_moment_like_any_other() -> None:
+    window = Window(10)
+    window.add(-0.5, failed=True, slow=False)
+    window.add(0.5, failed=False, slow=False)
+    assert window.counts(9.0) == Counts(1, 0, 0)

@@ -222,7 +222,7 @@ class Gate:
             permit: what `acquire` gave.
             ok: whether it counts for or against the upstream; None says nothing about it.
             now: the moment of the report.
-            draw: a number from [0, 1): the jitter, should this open the circuit.
+            draw: a number from [0, 1): the jitter, should this open the circuit anew.
             timed: whether the time it took says anything about the upstream.
         """
         if now >= self._due:
@@ -241,7 +241,7 @@ class Gate:
             self._probed(ok=ok, now=now, draw=draw)
         else:
             slow = timed and self._trip.is_slow(now - permit.at)
-            self._called(ok=ok, slow=slow, now=now, draw=draw)
+            self._called(ok=ok, slow=slow, now=now)
         return Verdict.COUNTED
 
     def force(self, what: Force, now: float, ttl_s: float | None = None) -> None:
@@ -281,7 +281,7 @@ class Gate:
         self._trip.forget()
         self._rest("an operator reset it")
 
-    def _called(self, *, ok: bool, slow: bool, now: float, draw: float) -> None:
+    def _called(self, *, ok: bool, slow: bool, now: float) -> None:
         """An ordinary call has ended."""
         self._trip.count(now, failed=not ok, slow=slow)
         held = self.forced is not None
@@ -295,7 +295,7 @@ class Gate:
         elif cause is not None:
             self._circuit.open()
         if cause is not None:
-            self._opened(cause, now, draw)
+            self._opened(cause, now)
 
     def _probed(self, *, ok: bool, now: float, draw: float) -> None:
         """A probe has ended."""
@@ -310,7 +310,7 @@ class Gate:
             self._forget()
             self._enter(State.CLOSED, f"probes that succeeded: {self.passed}")
 
-    def _opened(self, cause: str, now: float, draw: float) -> None:
+    def _opened(self, cause: str, now: float, draw: float = 0.0) -> None:
         self._enter(State.OPEN, cause)
         self.opened_at = now
         chosen = self.settings

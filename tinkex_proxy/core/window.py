@@ -7,6 +7,7 @@ slots, whatever the traffic.
 Reads no clock: `now` is passed in, in seconds of a monotonic clock.
 """
 
+import math
 from typing import Final, NamedTuple
 
 __all__ = ["Counts", "Window"]
@@ -34,7 +35,7 @@ class Window:
         self._slots = [[0, 0, 0] for _ in range(SLOTS)]
         self._calls = self._failures = self._slow = 0
         self._newest = -SLOTS  # number of the newest slot since the clock's zero
-        self._ends = float("-inf")
+        self._ends = -math.inf
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Count one call that ended at `now`."""

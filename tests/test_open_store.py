@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,16 @@ from tinkex_proxy.server import open_store
 # Nobody is there; a proxy starts all the same.
 NOWHERE = "http://127.0.0.1:1"
 # Where all these proxies listen, as far as it is told them.
-LISTENER = "127.0.0.1:0"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+PORT = free_port()
+LISTENER = f"127.0.0.1:{PORT}"
 
 
 @pytest.fixture
@@ -32,14 +42,14 @@ def started() -> Iterator[object]:
 
 def journal_settings(folder: Path, **more: object) -> Settings:
     named = {f"journal.{name}": value for name, value in more.items()}
-    place = {"upstream.base_url": NOWHERE, "server.port": 0, "journal.state_dir": folder}
+    place = {"upstream.base_url": NOWHERE, "server.port": PORT, "journal.state_dir": folder}
     return Settings.load({**place, **named})
 
 
 def refused(folder: Path, *options: str) -> str:
     """What a proxy says that will not start on this folder."""
     ran = subprocess.run(
-        [sys.executable, "-m", "tinkex_proxy", "serve", "--port", "0", *options],
+        [sys.executable, "-m", "tinkex_proxy", "serve", "--port", str(PORT), *options],
         capture_output=True,
         text=True,
         check=False,
@@ -128,20 +138,26 @@ def test_a_journal_in_use_or_damaged_stops_whatever_is_set(journal: Path, on_fai
         open_store(settings)
 
 
-def test_a_second_proxy_on_one_journal_says_so_and_kill_9_leaves_no_lock(
+def test_a_journal_in_use_stops_a_proxy_and_says_what_to_do(journal: Path) -> None:
+    """Each would give out the other's numbers."""
+    with contextlib.closing(SqliteStore(journal)):
+        said = refused(journal.parent, "--upstream.base-url", NOWHERE)
+    assert "another process uses the journal" in said
+    assert "TINKEX_PROXY_STATE_DIR" in said
+
+
+def test_proxies_on_free_ports_have_journals_of_their_own_and_kill_9_leaves_no_lock(
     started, tmp_path: Path
 ) -> None:
-    """Each would give out the other's numbers."""
+    """Who is started again goes on from the first that nobody uses."""
     upstream = started("sandbox", "--port", "0")
     options = ("--upstream.base-url", upstream.url)
     state = {"TINKEX_PROXY_STATE_DIR": str(tmp_path)}
-    first = started("serve", "--port", "0", *options, **state)
-    said = refused(tmp_path, *options)
-    assert "another process uses the journal" in said
-    assert "TINKEX_PROXY_STATE_DIR" in said
+    first, second = (started("serve", "--port", "0", *options, **state) for _ in range(2))
     with client_of(first.url) as client:
-        assert client.get("/health/live").is_success
         model_id = a_model(client)
+    with client_of(second.url) as client:
+        assert client.get("/v1/models").json() == {"models": []}
     first.popen.kill()
     first.ended()
     with client_of(started("serve", "--port", "0", *options, **state).url) as client:
@@ -209,7 +225,7 @@ def test_a_full_disk_does_not_keep_a_proxy_from_starting_that_may_go_on(
                 for number in range(1000):
                     store.write([Change(Kind.FACT, f"{size} {number}", bytes(size))])
     options = ("--upstream.base-url", upstream.url, "--journal.max-bytes", str(1 << 20))
-    proxy = started("serve", "--port", "0", *options, TINKEX_PROXY_STATE_DIR=str(tmp_path))
+    proxy = started("serve", "--port", str(PORT), *options, TINKEX_PROXY_STATE_DIR=str(tmp_path))
     with client_of(proxy.url) as client:
         assert client.post("/v1/forward_backward", content=a_call(a_model(client))).is_success
     proxy.popen.terminate()

@@ -219,6 +219,18 @@ WORKS = st.lists(st.sampled_from(["share", "share", "share", "step", "bad"]), ma
 @pytest.mark.parametrize("told", [True, False], ids=["told", "asked"])
 @pytest.mark.parametrize("recognises", [True, False])
 @settings(max_examples=60)
+@example(  # a gateway's word among the upstream's own
+    script=[
+        (Does.FAULT, 0),
+        (Does.ADMIT, 0),
+        (Does.ADMIT, 0),
+        (Does.ADMIT, 0),
+        (Does.REFUSE, 401),
+        (Does.ADMIT, 0),
+    ],
+    kinds=["share", "bad"],
+    patience_s=1e6,
+)
 @given(script=SCRIPTS, kinds=WORKS, patience_s=st.sampled_from([5.0, 1e6]))
 def test_of_a_lane_nothing_acts_twice_and_nothing_is_lost(
     recognises: bool, told: bool, script: list[Entry], kinds: list[str], patience_s: float

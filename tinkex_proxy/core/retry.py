@@ -238,6 +238,7 @@ class Asking:
         self._until = began + (policy.patience_s if patience_s is None else patience_s)
         self._persistent = persistent
         self._refusals = 0
+        self._last: Happened | None = None
 
     @property
     def doubtful(self) -> bool:
@@ -261,7 +262,8 @@ class Asking:
         """
         self.attempts += 1
         self._may_have_run = self._may_have_run or happened in _MAY_HAVE_RUN
-        self._refusals = self._refusals + 1 if happened in _REFUSALS else 0
+        self._refusals = self._refusals + 1 if happened is self._last else 1
+        self._last = happened
         if self._is_final(happened, told=told) or not self.policy.repeats:
             return False
         if self.doubtful and not self.policy.doubtful:

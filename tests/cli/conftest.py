@@ -1,5 +1,6 @@
 import contextlib
 import http.server
+import os
 import signal
 import subprocess
 import sys
@@ -39,12 +40,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 @contextlib.contextmanager
 def started(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """Run a command line in a process of its own, and end it with the test."""
+    state = {"TINKEX_PROXY_STATE_DIR": os.environ["TINKEX_PROXY_STATE_DIR"]}  # not the user's own
     process = subprocess.Popen(
         [sys.executable, "-m", "tinkex_proxy", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment_without_settings(), **environment},
+        env={**environment_without_settings(), **state, **environment},
     )
     try:
         yield process

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,7 +65,11 @@ class Process:
         return self._child.pid
 
     def start(self) -> Self:
-        """Start it, on the port it had before, and wait until it listens."""
+        """Start it, always on the same port, and wait until it listens.
+
+        The port is chosen beforehand: a proxy's journal goes with the address that it is given.
+        """
+        self._port = self._port or _free_port()
         with self._log.open("ab") as errors:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", *self.program, *self._command, "--port", str(self._port)],
@@ -119,6 +124,12 @@ class Process:
                 child.wait(30)
             finally:
                 child.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @dataclass

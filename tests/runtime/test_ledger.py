@@ -352,3 +352,31 @@ async def test_another_retention_drops_at_once_what_it_does_not_keep(bench) -> N
     ledger.reconfigure(Retention(max_answers=1))
     assert len(ledger) == 1
     assert ledger.find("me", "c")
+
+
+async def test_a_cut_off_call_that_comes_to_nothing_is_made_again_under_its_old_id(book) -> None:
+    """What an earlier run has sent of it is known by that id, in this run and in the next."""
+    ledger, journal = book.ledger()
+    first = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key="k", digest=b"d")
+    await journal.commit(first.unwritten())
+    before = book.calls()
+    after, again = book.ledger()
+    after.restore(again.take("me").calls)
+    assert after.repeated("me", "k", b"d") is None
+    entry = after.start("a", "me", lambda _: answer(retryable=True), key="k", digest=b"d")
+    assert entry.unwritten() == []
+    await finished(entry)
+    await again.commit()
+    assert book.calls() == before
+    assert after.repeated("me", "k", b"d") is None
+    assert after.id_of("me", "k", "b") == "a"
+    with pytest.raises(IdempotencyKeyReused):
+        after.repeated("me", "k", b"other")
+    last = after.start("a", "me", lambda _: answer(b"at last"), key="k", digest=b"d")
+    await finished(last)
+    await again.commit()
+    assert after.find("me", "a").task.result().body == b"at last"
+    assert len(after) == 1
+    (call,) = book.calls()
+    assert call.answer.body == b"at last"
+    first.task.cancel()

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from tinkex_proxy.errors import (
     ProxyError,
     UpstreamFault,
     UpstreamRefused,
+    UpstreamUnreachable,
 )
 from tinkex_proxy.runtime import trainer
 from tinkex_proxy.runtime.account import Account, AccountSettings
@@ -346,3 +348,22 @@ async def test_training_before_the_upstream_is_known_asks_it_first(account, serv
     await trainer.train(account, call("m", 5), Ticket())
     assert account.learned
     assert model.driver.batches == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "again"),
+    [({}, False), (OutcomeUnknown("?"), False), (CircuitOpen("shut"), True)],
+    ids=["ran", "may have run", "did not run"],
+)
+async def test_a_call_in_pieces_may_be_made_again_only_if_no_piece_has_run(other, again) -> None:
+    """A refused connection is worth a repetition, but not of a piece that counts."""
+    loop = asyncio.get_running_loop()
+    pieces = [SimpleNamespace(answer=loop.create_future(), timeline=None) for _ in range(2)]
+    pieces[0].answer.set_exception(UpstreamUnreachable("away"))
+    if isinstance(other, ProxyError):
+        pieces[1].answer.set_exception(other)
+    else:
+        pieces[1].answer.set_result(other)
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await trainer._all(pieces, Ticket())
+    assert caught.value.retryable is again

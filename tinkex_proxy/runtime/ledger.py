@@ -77,6 +77,7 @@ class Entry:
         closing: what else is written with its answer.
         leaving: what else has to be written before a part of it leaves.
         in_journal: whether it is there.
+        earlier: whether an earlier run has begun it, and may have sent parts of it.
         task: what runs it, or ran it; never raises.
     """
 
@@ -95,6 +96,7 @@ class Entry:
     leaving: Callable[[], Sequence[Change]] | None = None
     task: "asyncio.Future[Answer]" = field(init=False)
     in_journal: bool = False
+    earlier: bool = False
 
     @property
     def recorded(self) -> bool:
@@ -214,6 +216,9 @@ class Ledger:
         """
         self._numbers += 1
         entry = Entry(entry_id, owner, self._numbers, key, digest, asked, wanted=key is not None)
+        cut_off = None if key is None else self._cut_off.get((owner, key))
+        entry.earlier = entry.in_journal = cut_off is not None and cut_off[0].id == entry_id
+        self._forget_answer(entry_id)
         entry.task = self._tasks.start(f"call {entry_id}", work(entry))
         self._entries[entry_id] = entry
         if key is not None:
@@ -258,8 +263,7 @@ class Ledger:
         """Run a promised call of an earlier run, under its old id."""
 
         def again(entry: Entry) -> Coroutine[object, object, Answer]:
-            entry.wanted = entry.promised = True
-            entry.record()  # it is written already
+            entry.wanted = entry.promised = entry.in_journal = entry.earlier = True
             return work(entry)
 
         return self.start(
@@ -329,11 +333,13 @@ class Ledger:
         if answer is None or not entry.wanted:
             self._drop(entry)
             return
+        freed = answer.retryable and entry.key is not None
         if answer.retryable and entry.key is not None:
-            self._keys.pop((entry.owner, entry.key), None)
-            entry.key = None
+            self._free_key(entry, entry.key)
         self._keep(entry, len(answer.body))
-        if self._journal.on and entry.recorded:
+        if freed and entry.earlier:
+            pass  # the journal has it as it was: a call to be made again
+        elif self._journal.on and entry.recorded:
             kept = AnswerRecord(
                 answer.status, dict(answer.headers), answer.body, self._wall_clock()
             )
@@ -341,6 +347,22 @@ class Ledger:
         else:
             self._journal.note(*entry.erased(), *entry.turned())
         self._expire()
+
+    def _free_key(self, entry: Entry, key: str) -> None:
+        """Nothing ran now, so the call may be made again; under its old id, where it has one.
+
+        An earlier run may have sent parts of it, which are known by that id.
+        """
+        self._keys.pop((entry.owner, key), None)
+        entry.key = None
+        if entry.earlier:
+            call = CallRecord(entry.owner, entry.id, entry.number, key, entry.digest)
+            self._cut_off[entry.owner, key] = (call, self._clock.now())
+
+    def _forget_answer(self, entry_id: str) -> None:
+        """A call is made again under its id: what it came to before is of no account."""
+        self._kept_bytes -= self._kept.pop(entry_id, 0)
+        self._fetched.pop(entry_id, None)
 
     def _keep(self, entry: Entry, size: int) -> None:
         self._kept[entry.id] = size

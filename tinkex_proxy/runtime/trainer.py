@@ -200,11 +200,12 @@ async def train(
     model = account.model(call.model_id)
     if not ticket.sent(model):
         account.upstream.breaker.check()
-    if not account.learned:
+    sizes = ticket.sizes(model, item)
+    if not account.learned and sum(sizes) < len(call.datums):  # what was sent needs no encoding
         with ticket.unsent():
             await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
-    parts = _cut(account, call, ticket.sizes(model, item))
+    parts = _cut(account, call, sizes)
     works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
     calls = ticket.put(model, works, item=item)
     shares = await _all(calls, ticket)
@@ -342,6 +343,10 @@ async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
         if isinstance(answer, BaseException):
             if len(calls) > 1 and isinstance(answer, ProxyError):
                 worked = sum(1 for other in done if not isinstance(other, BaseException))
+                # Made again, the whole of it would run again.
+                answer.retryable = all(
+                    isinstance(other, ProxyError) and other.retryable for other in done
+                )
                 answer.detail += (
                     f" This call was sent in {len(calls)} parts; part {number + 1} failed and "
                     f"{worked} succeeded: their gradients count."

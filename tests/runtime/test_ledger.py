@@ -380,3 +380,31 @@ async def test_a_cut_off_call_that_comes_to_nothing_is_made_again_under_its_old_
     (call,) = book.calls()
     assert call.answer.body == b"at last"
     first.task.cancel()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+async def test_a_call_that_was_taken_back_may_come_again_at_once(book, earlier) -> None:
+    """Before its task has ended, too; one that an earlier run has begun keeps its id."""
+    ledger, journal = book.ledger()
+    if earlier:
+        first = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key="k", digest=b"d")
+        await journal.commit(first.unwritten())
+        ledger, journal = book.ledger()
+        ledger.restore(journal.take("me").calls)
+        first.task.cancel()
+    before = book.calls()
+    entry = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key="k", digest=b"d")
+    await asyncio.sleep(0)
+    entry.withdrawn = True
+    entry.task.cancel()
+    assert ledger.repeated("me", "k", b"d") is None
+    assert ledger.id_of("me", "k", "b") == ("a" if earlier else "b")
+    again = ledger.start(
+        ledger.id_of("me", "k", "b"), "me", lambda _: answer(), key="k", digest=b"d"
+    )
+    await finished(entry)
+    assert ledger.repeated("me", "k", b"d") is again
+    await journal.commit()
+    assert book.calls()[: len(before)] == before or again.task.done()
+    await finished(again)
+    assert ledger.find("me", again.id).task.result().body == b"done"

@@ -138,6 +138,7 @@ async def wait_for(
         return entry.task.result()
     taken_back = ticket is not None and entry.waiters == 0 and ticket.withdraw()
     if taken_back:
+        entry.withdrawn = True
         entry.task.cancel()
     else:
         entry.wanted = True

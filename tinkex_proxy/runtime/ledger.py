@@ -73,6 +73,7 @@ class Entry:
         promised: whether somebody was told that the answer will be here.
         ended_at: when it ended, or None.
         waiters: connections that wait for it now.
+        withdrawn: whether its caller has taken it back, before any of it had left.
         pages: the journal's pages that hold parts of it.
         closing: what else is written with its answer.
         leaving: what else has to be written before a part of it leaves.
@@ -91,6 +92,7 @@ class Entry:
     promised: bool = False
     ended_at: float | None = None
     waiters: int = 0
+    withdrawn: bool = False
     pages: list[Page] = field(default_factory=list)
     closing: list[Change] = field(default_factory=list)
     leaving: Callable[[], Sequence[Change]] | None = None
@@ -181,6 +183,9 @@ class Ledger:
         """
         self._expire()
         entry = self._keys.get((owner, key))
+        if entry is not None and entry.withdrawn:  # and about to end: it is as if it had not come
+            self._withdrawn(entry)
+            entry = None
         first = entry.digest if entry is not None else self._digest_cut_off(owner, key)
         if first is not None and first != digest:
             raise IdempotencyKeyReused(
@@ -330,6 +335,10 @@ class Ledger:
         entry.ended_at = self._clock.now()
         entry.asked = entry.leaving = None
         answer = None if entry.task.cancelled() else entry.task.result()
+        if answer is None and entry.earlier and entry.withdrawn:
+            self._withdrawn(entry)
+            self._leave(entry)
+            return
         if answer is None or not entry.wanted:
             self._drop(entry)
             return
@@ -353,11 +362,22 @@ class Ledger:
 
         An earlier run may have sent parts of it, which are known by that id.
         """
-        self._keys.pop((entry.owner, key), None)
+        if self._keys.get((entry.owner, key)) is entry:
+            del self._keys[entry.owner, key]
         entry.key = None
         if entry.earlier:
             call = CallRecord(entry.owner, entry.id, entry.number, key, entry.digest)
             self._cut_off[entry.owner, key] = (call, self._clock.now())
+
+    def _withdrawn(self, entry: Entry) -> None:
+        """A call was taken back: its key is free, and means the old id where it has one."""
+        if entry.key is not None:
+            self._free_key(entry, entry.key)
+
+    def _leave(self, entry: Entry) -> None:
+        """It is no more, unless its call is being made again under the same id."""
+        if self._entries.get(entry.id) is entry:
+            del self._entries[entry.id]
 
     def _forget_answer(self, entry_id: str) -> None:
         """A call is made again under its id: what it came to before is of no account."""
@@ -389,7 +409,7 @@ class Ledger:
             self._drop(entry)
 
     def _drop(self, entry: Entry) -> None:
-        self._entries.pop(entry.id, None)
+        self._leave(entry)
         if entry.key is not None and self._keys.get((entry.owner, entry.key)) is entry:
             del self._keys[entry.owner, entry.key]
         self._kept_bytes -= self._kept.pop(entry.id, 0)

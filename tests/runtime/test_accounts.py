@@ -85,3 +85,16 @@ def test_another_bound_holds_from_the_next_new_key_on() -> None:
     assert not registry.of("a").closed
     registry.of("c")
     assert len(registry) == 3
+
+
+def test_who_is_above_the_bound_goes_when_a_new_key_comes() -> None:
+    """It was lowered, or our own question came to a full house."""
+    registry = accounts(max_keys=4)
+    held = [registry.of(key) for key in "abcd"]
+    registry.reconfigure(max_keys=2)
+    registry.of("e")
+    assert [account.closed for account in held] == [True, True, True, False]
+    assert len(registry) == 2
+    registry.of_default()
+    registry.of("f")
+    assert len(registry) == 2

@@ -95,11 +95,12 @@ class Accounts:
             return
         for account in self:
             account.sweep()
-        idle = next((key_id for key_id, a in self._accounts.items() if a.idle), None)
-        if idle is None:
+        idle = [key_id for key_id, account in self._accounts.items() if account.idle]
+        for key_id in idle[: len(self._accounts) - self._max_keys + 1]:
+            self._accounts.pop(key_id).close()
+        if len(self._accounts) >= self._max_keys:
             raise TooManyKeys(
                 f"{self._max_keys} API keys have live models or running calls here already. "
                 "Delete models you no longer train, or raise upstream.max_keys.",
                 retry_after_s=30.0,
             )
-        self._accounts.pop(idle).close()

@@ -1,9 +1,15 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.api.conftest import listening
+from tests.api.doors import answer as answered
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.sandbox.app import create_app
+from tinkex_proxy.sandbox.options import Options
 
 FIELDS = {
     "id",
@@ -194,3 +200,119 @@ async def test_who_follows_does_not_hold_the_end_up(proxy) -> None:
         await read_until(lines, ": following")
         await proxy.proxy.drain()
         assert [line async for line in lines if line] == []
+
+
+async def told(lines) -> AsyncIterator[dict[str, object]]:
+    """The events of a stream, one by one."""
+    name = ""
+    async for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield {"event": name, **json.loads(line.removeprefix("data: "))}
+
+
+@asynccontextmanager
+async def following(proxy) -> AsyncIterator[AsyncIterator[dict[str, object]]]:
+    async with proxy.client.stream("GET", "/breakers/events") as stream:
+        lines = stream.aiter_lines()
+        await read_until(lines, ": following")
+        yield told(lines)
+
+
+async def test_what_is_forced_for_a_time_ends_with_it_and_an_elapsed_window_needs_no_traffic(
+    proxy,
+) -> None:
+    """Nobody calls anything: the moves come by themselves, and a look finds what they said."""
+    url = f"/breakers/{breaker_of(proxy).id}"
+    async with following(proxy) as events:
+        for action, during, after in (
+            ("open", "forced_open", "half_open"),
+            ("disable", "disabled", "closed"),
+        ):
+            shown = (await proxy.post(f"{url}/{action}?ttl_s=0.05")).json()
+            assert (shown["state"], shown["forced"]["to"]) == (during, action)
+            assert (await anext(events))["after"] == during
+            assert (await anext(events))["after"] == after
+            shown = (await proxy.client.get(url)).json()
+            assert shown["state"] == after
+            assert "forced" not in shown
+
+
+async def test_an_outage_and_its_end_are_told_without_a_call(start, upstream) -> None:
+    proxy = await start(await upstream(), circuit_breaker={"timeout_ms": 50})
+    async with following(proxy) as events:
+        fail(proxy, 5)
+        assert (await anext(events))["after"] == "open"
+        assert (await anext(events))["after"] == "half_open"
+    (shown,) = (await proxy.client.get("/breakers")).json()["breakers"]
+    assert (shown["state"], shown["retry_after_s"]) == ("half_open", 0)
+
+
+class OneKeyFails:
+    """A sandbox that is down for one key, and counts what that key asks."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+        self._app = create_app(Options())
+        self.asked = 0
+
+    async def __call__(self, scope, receive, send) -> None:
+        if dict(scope.get("headers", ())).get(b"x-api-key") == self._key:
+            self.asked += 1
+            await answered(send, 503, b'{"detail": "down for you"}')
+        else:
+            await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/api/v1/create_session"])
+async def test_the_outage_of_one_key_is_nobody_elses(start, path: str) -> None:
+    """By either face: one key's breaker opens and its calls stay here, the other's trains on."""
+    upstream = OneKeyFails("tml-down")
+    async with listening(upstream) as url:
+        proxy = await start(url)
+        model_id = await proxy.create()
+        theirs = {"x-api-key": "tml-down"}
+        body = {"base_model": "sandbox/tiny-1"}
+        states = {"closed"}
+        while "open" not in states:
+            await proxy.client.post(path, json=body, headers=theirs)
+            shown = (await proxy.client.get("/breakers")).json()["breakers"]
+            states = {one["state"] for one in shown if one["counts"]["failure"]}
+        asked = upstream.asked
+        refused = await proxy.client.post(path, json=body, headers=theirs)
+        assert refused.status_code == 503
+        assert "breaker" in refused.text
+        assert upstream.asked == asked
+        datum = {"tokens": [1], "targets": [2]}
+        ours = await proxy.post("/v1/forward_backward", {"model_id": model_id, "data": [datum]})
+        assert ours.status_code == 200
+        shown = (await proxy.client.get("/breakers")).json()["breakers"]
+        by_failures = {bool(one["counts"]["failure"]): one["state"] for one in shown}
+        assert by_failures == {True: "open", False: "closed"}
+
+
+async def test_an_idle_breaker_gives_way_with_its_series_and_is_told_to_be_gone(
+    start, upstream
+) -> None:
+    proxy = await start(await upstream(), upstream={"max_keys": 2})
+
+    async def comes(key: str) -> str:
+        await proxy.client.get("/v1/models", headers={"x-api-key": key})
+        accounts = proxy.proxy.services.accounts
+        return accounts.of(key).upstream.breaker.id
+
+    async with following(proxy) as events:
+        first = await comes("tml-a")
+        await proxy.post(f"/breakers/{first}/open?ttl_s=60")
+        assert (await anext(events))["breaker"] == first
+        assert first in (await proxy.client.get("/metrics")).text
+        others = [await comes("tml-b"), await comes("tml-c")]
+        gone = [await anext(events), await anext(events)]  # the proxy's own is the idlest
+        assert [one["event"] for one in gone] == ["dropped", "dropped"]
+        assert gone[1]["breaker"] == first
+    assert code(await proxy.client.get(f"/breakers/{first}")) == (404, "route_not_found")
+    shown = (await proxy.client.get("/breakers")).json()["breakers"]
+    assert [one["id"] for one in shown] == others
+    assert first not in (await proxy.client.get("/metrics")).text
+    assert len(shown) == 2

@@ -1,4 +1,4 @@
-"""docs/parity.md leaves no behaviour out, and what it says is held is held."""
+"""docs/parity.md leaves no behaviour out, and what it and docs/breakers.md say is held is held."""
 
 import ast
 import re
@@ -56,3 +56,18 @@ def test_every_test_of_this_folder_is_named() -> None:
         if name.startswith("test_")
     }
     assert here <= set(named(rows()))
+
+
+BREAKERS = (TESTS.parent / "docs" / "breakers.md").read_text()
+
+
+@pytest.mark.parametrize(("file", "test"), sorted(set(TEST.findall(BREAKERS))))
+def test_every_test_of_the_breakers_page_exists(file: str, test: str) -> None:
+    assert test in functions_of(TESTS / file)
+
+
+def test_every_defect_of_aiobreaker_on_the_page_has_its_test() -> None:
+    numbers = re.findall(r"^\| (\d+) \|", BREAKERS, re.MULTILINE)
+    tests = sorted(functions_of(TESTS / "runtime" / "test_aiobreaker_defects.py"))
+    held = [name.split("_")[1] for name in tests if name.startswith("test_")]
+    assert [f"{int(number):02}" for number in numbers] == held

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak bench-startup lock clean
+.PHONY: help run test e2e soak bench-breaker bench-startup lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -50,6 +50,10 @@ bench-journal: $(READY)
 	$(BIN)/python -m tests.bench.journal
 
 # Not part of the checks: a shared machine's clock is no judge.
+bench-breaker: $(READY)
+	$(BIN)/python tests/bench/breaker.py
+	$(BIN)/python tests/bench/rejection.py
+
 bench-startup: $(READY)
 	$(BIN)/python tests/bench/startup.py
 

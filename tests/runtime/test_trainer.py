@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from tinkex_proxy.core.circuit import Force
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Fault, Outcome
 from tinkex_proxy.errors import (
@@ -300,6 +301,20 @@ async def test_an_open_breaker_takes_no_new_work(account, service, reply) -> Non
     with pytest.raises(CircuitOpen):
         await trainer.optim_step(account, plain.OptimStep(model_id=model_id), Ticket())
     assert account.model(model_id).driver.lane.depth == 0
+
+
+async def test_an_open_breaker_costs_no_model_its_number_and_the_journal_no_record(
+    account, noted
+) -> None:
+    """Nothing is sent, so there is nothing that an earlier run could have asked for."""
+    await created(account)
+    account.tools = dataclasses.replace(account.tools, book=Book("k", noted))
+    account.upstream.breaker.force(Force.OPEN)
+    with pytest.raises(CircuitOpen):
+        await created(account)
+    assert (noted.commits, noted.changes, account.creations) == ([], [], {})
+    account.upstream.breaker.reset()
+    assert await created(account) == "s1:train:1"
 
 
 async def test_a_ticket_takes_back_all_or_nothing(account) -> None:

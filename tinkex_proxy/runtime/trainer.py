@@ -312,6 +312,7 @@ async def _creation(
     origin = ticket.origin if ticket.origin is not None and ticket.origin.recorded else None
     if origin is not None and (earlier := account.creations.get(origin.id)) is not None:
         return earlier, True
+    account.upstream.breaker.check()  # neither a number nor a record for what is not sent
     session_id = await account.ready()
     numbered = {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
     body = msgspec.json.encode({**fields, **numbered})

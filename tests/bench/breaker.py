@@ -1,7 +1,7 @@
-"""What the breaker costs each call: a permit, and its outcome. Run it with the project's Python.
+"""What the breaker costs each call: a permit, and its outcome. Run by `make bench-breaker`.
 
 It is the whole breaker, as it is by default: the gate, aiobreaker, the window of the failure rate.
-The least of several runs is what the code takes; the rest is the machine's.
+Processor time, for others use the machine too; the least of several runs is what the code takes.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ def measured(name: str, one: Callable[[], object]) -> None:
     """Print the microseconds of one call."""
     runs = []
     for _ in range(RUNS):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(CALLS):
             one()
-        runs.append((time.perf_counter() - began) / CALLS * 1e6)
+        runs.append((time.process_time() - began) / CALLS * 1e6)
     least, median = min(runs), statistics.median(runs)
     print(f"{name:34s} least {least:5.2f} us, median {median:5.2f} us")
 

@@ -293,6 +293,13 @@ def test_forced_open_nothing_goes_until_a_probe_once_its_time_is_over() -> None:
     ]
 
 
+def test_a_probe_that_fails_after_a_forced_time_opens_it_for_the_first_time_exactly() -> None:
+    gate = Gate(Counter(), SETTINGS)
+    gate.force(Force.OPEN, 0, ttl_s=60)
+    gate.settle(permit(gate, 60), ok=False, now=60, draw=0.5)
+    assert gate.retry_after_s(60) == 10
+
+
 def test_forced_open_without_a_time_it_stays_so_until_it_is_reset(tripped: Gate) -> None:
     """A success that was under way does not undo what the operator did."""
     probe = permit(tripped, 10)

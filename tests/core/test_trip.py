@@ -84,7 +84,9 @@ def test_what_is_usual_is_kept_unless_it_is_counted_from_another_number() -> Non
     trip.reconfigure(TripSettings(adaptive=True, failure_threshold=5, failure_rate=0.9))
     assert trip.threshold == grown
     trip.reconfigure(TripSettings(adaptive=True, failure_threshold=20))
-    assert trip.threshold != grown
+    assert trip.threshold == 20
+    trip.closed(at_once=True)
+    assert trip.threshold == 30
     trip.reconfigure(TripSettings(failure_threshold=20))
     assert trip.threshold == 20
 

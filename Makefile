@@ -5,13 +5,14 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak bench-breaker bench-startup lock clean
+.PHONY: help run test e2e soak mutants bench-breaker bench-startup lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
 	@echo "make test     lint, types, import rules, tests with coverage"
 	@echo "make e2e      the same calls against SkyRL's Tinker server"
 	@echo "make soak     train through random faults (SECONDS=600, SEED=1, KILLS=1: and kill -9, WRITE=1: note the figures)"
+	@echo "make mutants  change the breaker and the batcher line by line: do tests fail? (ANEW=1: all again)"
 	@echo "make lock     resolve the dependencies again (UPGRADE=1: to their newest versions)"
 
 # The environment is exactly what was tested: versions and hashes from the lock file, this project on top.
@@ -49,6 +50,10 @@ soak: $(READY)
 bench-journal: $(READY)
 	$(BIN)/python -m tests.bench.journal
 
+mutants: MINUTES ?= 30
+mutants: $(READY)
+	$(BIN)/python -m tests.mutation --minutes $(MINUTES) $(if $(ANEW),--anew)
+
 # Not part of the checks: a shared machine's clock is no judge.
 bench-breaker: $(READY)
 	$(BIN)/python tests/bench/breaker.py
@@ -71,4 +76,4 @@ lock:
 	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
 
 clean:
-	rm -rf build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants

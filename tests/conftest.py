@@ -1,7 +1,8 @@
 """What all tests share.
 
-Hypothesis profiles: `fast` here and in CI, `deep` for a long look (HYPOTHESIS_PROFILE=deep). And
-the program itself, as processes: a sandbox and a proxy in front of it.
+Hypothesis profiles: `fast` here and in CI, `deep` for a long look (HYPOTHESIS_PROFILE=deep), `few`,
+always the same, for each mutant of `make mutants`. And the program itself, as processes: a sandbox
+and a proxy in front of it.
 """
 
 import os
@@ -17,6 +18,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("fast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", parent=settings.get_profile("fast"), max_examples=2000)
+settings.register_profile(
+    "few", parent=settings.get_profile("fast"), max_examples=30, derandomize=True, database=None
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 ROOT = Path(__file__).parents[1]

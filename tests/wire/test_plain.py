@@ -208,6 +208,12 @@ def changed(draw: st.DataObject, node: object) -> object:
     return {**node, key: changed(draw, node[key])}
 
 
+def test_a_body_that_is_no_json_is_told_so_though_something_in_it_does_not_fit_either() -> None:
+    raw = b'{"model_id":"m","data":[],"loss_fn_config":{"a":[Infinity]}}'
+    with pytest.raises(InvalidJson, match="no NaN and no Infinity"):
+        plain.decode_training(raw)
+
+
 @given(st.data())
 def test_any_body_is_read_or_explained(data: st.DataObject) -> None:
     """One wrong value anywhere: a pointer that leads into the body, and never another exception."""

@@ -31,6 +31,7 @@ _FIELD: Final = re.compile(
     r"^Object .*(?P<kind>missing|unknown).* field `(?P<name>.*)`$", re.DOTALL
 )
 _BYTE: Final = re.compile(r"^JSON is malformed: (?P<what>.*) \(byte (?P<at>\d+)\)$", re.DOTALL)
+_ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
 _KINDS: Final = {
     "int": "an integer",
     "float": "a number",
@@ -60,11 +61,13 @@ def read(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, at: Steps =
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _misfit(decoder.type, raw, str(error), at) from None
+        misfit = str(error)
     except msgspec.DecodeError as error:
         raise _malformed(bytes(raw), str(error), at) from None
     except RecursionError:
         raise InvalidJson(f"{_subject(at)} is nested too deeply.") from None
+    read(_ANYTHING, raw, at)  # msgspec stops at a misfit; what comes after it may be no JSON
+    raise _misfit(decoder.type, raw, misfit, at)
 
 
 def refuse(at: Steps, predicate: str) -> InvalidRequest:

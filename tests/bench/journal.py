@@ -1,103 +1,192 @@
-"""What the journal costs: throughput and latency with it and without, run by run in turn.
+"""What the journal costs: the same calls with and without. Run by `make bench-journal`.
 
-    python -m tests.bench.journal [--seconds 6] [--rounds 5]
-
-A sandbox, a proxy with a journal and one without, as processes. Callers make `forward_backward`
-calls of one short datum under an Idempotency-Key each, every caller on a model of its own, so that
-nothing is shared and every call has pages of its own in the journal: its worst case. Pairs of runs
-are compared, because a machine's speed is not the same from one minute to the next.
+A sandbox and two proxies before it, as processes. Its engine answers in cycles of 100 ms, which is
+quick for a trainer, and of 1 ms, where all there is to measure is work on a busy machine.
+Callers, each with a model of its own so that nothing is shared, send small `forward_backward` calls
+under an `Idempotency-Key`, one after another: for the journal the worst there is, as each call is a
+request of its own that it has to know before it is sent, and an answer that it has to keep. The
+proxies take turns, and the ratio is taken of each pair of turns, because a machine that others use
+too is faster at one time than at another.
 """
 
 import argparse
 import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import psutil
+import pyqwest
 
-from tests.faults.harness import BASE_MODEL, Process
+HEADERS = {"content-type": "application/json"}
+LENGTH = 16
+# Before anything is counted: connections, code that is run for the first time, the upstream's word.
+WARM_UP_S = 1.0
 
-DATUM = {"tokens": [1, 2, 3, 4], "targets": [2, 3, 4, 5]}
-CALLERS = (1, 16, 64)
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn came to.
+
+    Attributes:
+        rate: calls per second.
+        work_us: what the proxy's process worked for each call, microseconds of a processor.
+        p50_ms: how long a call took.
+    """
+
+    rate: float
+    work_us: float
+    p50_ms: float
 
 
-async def run(url: str, callers: int, seconds: float) -> tuple[float, float]:
-    """Calls a second, and the median seconds of one."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(
-        base_url=url, limits=limits, timeout=60, trust_env=False
-    ) as client:
-        made = [
-            (await client.post("/v1/models", json={"base_model": BASE_MODEL, "rank": 1})).json()
-            for _ in range(callers)
-        ]
+class Side:
+    """A proxy, with or without a journal.
+
+    Args:
+        running: its process, and the URL where it listens.
+        transport: takes the calls there.
+    """
+
+    def __init__(
+        self, running: tuple[psutil.Process, str], transport: pyqwest.HTTPTransport
+    ) -> None:
+        self._process, self._url = running
+        self._client = pyqwest.Client(transport)
+        self._numbers = itertools.count()
+        self._name = uuid.uuid4().hex
+        self._models: list[str] = []
+
+    async def ask(self, path: str, body: object, **headers: str) -> dict[str, object]:
+        """One call."""
+        named = HEADERS | {name.replace("_", "-"): value for name, value in headers.items()}
+        content = json.dumps(body).encode()
+        answer = await self._client.execute("POST", self._url + path, named, content)
+        if answer.status != 200:
+            raise RuntimeError(f"{path} was answered {answer.status}: {bytes(answer.content)!r}")
+        fields: dict[str, object] = json.loads(bytes(answer.content))
+        return fields
+
+    async def prepare(self, count: int) -> None:
+        """Have so many models."""
+        while len(self._models) < count:
+            made = await self.ask("/v1/models", {"base_model": "sandbox/tiny-1", "rank": 4})
+            self._models.append(str(made["model_id"]))
+
+    async def load(self, callers: int, seconds: float) -> Turn:
+        """Call for so long."""
+        await self.prepare(callers)
         took: list[float] = []
-        until = time.perf_counter() + seconds
+        worked, began = self._worked_s(), time.perf_counter()
+        await asyncio.gather(
+            *(self._call(model, began + seconds, took) for model in self._models[:callers])
+        )
+        lasted = time.perf_counter() - began
+        return Turn(
+            rate=len(took) / lasted,
+            work_us=1e6 * (self._worked_s() - worked) / len(took),
+            p50_ms=1e3 * statistics.median(took),
+        )
 
-        async def calling(model_id: str) -> None:
-            body = {"model_id": model_id, "data": [DATUM]}
-            while (began := time.perf_counter()) < until:
-                key = {"idempotency-key": uuid.uuid4().hex}
-                answer = await client.post("/v1/forward_backward", json=body, headers=key)
-                answer.raise_for_status()
-                took.append(time.perf_counter() - began)
+    def _worked_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
-        await asyncio.gather(*(calling(model["model_id"]) for model in made))
-        for model in made:
-            await client.delete(f"/v1/models/{model['model_id']}")
-    return len(took) / seconds, statistics.median(took)
+    async def _call(self, model_id: str, ends: float, took: list[float]) -> None:
+        tokens = list(range(1, LENGTH + 1))
+        body = {"model_id": model_id, "data": [{"tokens": tokens, "targets": tokens}]}
+        while (began := time.perf_counter()) < ends:
+            key = f"{self._name}-{next(self._numbers)}"
+            await self.ask("/v1/forward_backward", body, idempotency_key=key)
+            took.append(time.perf_counter() - began)
 
 
-def table(rows: Sequence[Sequence[object]]) -> str:
-    """Rows of a Markdown table."""
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+@contextlib.contextmanager
+def process(*command: str, **environment: str) -> Iterator[tuple[psutil.Process, str]]:
+    """A command of ours; gives it and the URL that it listens on."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tinkex_proxy", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    try:
+        assert running.stdout is not None
+        url = re.search(r"listening on (http://\S+)", running.stdout.readline())
+        assert url is not None
+        yield psutil.Process(running.pid), url[1]
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
+
+
+@contextlib.contextmanager
+def both(folder: Path, sync: str, tick_ms: int = 1) -> Iterator[tuple[Side, Side]]:
+    """One without and one with a journal, before one sandbox."""
+    transport = pyqwest.HTTPTransport(pool_max_idle_per_host=1000)
+    state = {"TINKEX_PROXY_STATE_DIR": str(folder)}
+    with process("sandbox", "--port", "0", "--tick-ms", str(tick_ms)) as (_, upstream):
+        serve = ("serve", "--port", "0", "--upstream.base-url", upstream, "--log.level", "error")
+        with (
+            process(*serve, "--journal.enabled", "false", **state) as without,
+            process(*serve, "--journal.sync", sync, **state) as kept,
+        ):
+            yield Side(without, transport), Side(kept, transport)
+
+
+def row(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:
+    """Print medians, and the median change of the pairs with its range."""
+    changes = sorted(100 * (kept / without - 1) for without, kept in pairs)
+    without, kept = (statistics.median(side) for side in zip(*pairs, strict=True))
+    print(
+        f"| {name} | {without:,.1f} {unit} | {kept:,.1f} {unit} | "
+        f"{statistics.median(changes):+.1f} % ({changes[0]:+.1f} … {changes[-1]:+.1f}) |",
+        flush=True,
+    )
+
+
+async def measure(sides: tuple[Side, Side], rounds: int, seconds: float) -> None:
+    """Print the table, row by row."""
+    print("| | without | with | change (range) |\n|---|---|---|---|", flush=True)
+    for callers in (1, 16, 64):
+        for side in sides:
+            await side.load(callers, WARM_UP_S)
+        pairs = []
+        for number in range(rounds):
+            order = (0, 1) if number % 2 == 0 else (1, 0)
+            turns = {at: await sides[at].load(callers, seconds) for at in order}
+            pairs.append((turns[0], turns[1]))
+        name = f"{callers} callers" if callers > 1 else "a lone caller"
+        row(f"{name}: calls", "/s", [(a.rate, b.rate) for a, b in pairs])
+        row(f"{name}: work of a call", "µs", [(a.work_us, b.work_us) for a, b in pairs])
+        row(f"{name}: p50", "ms", [(a.p50_ms, b.p50_ms) for a, b in pairs])
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of turns [5]")
+    parser.add_argument("--seconds", type=float, default=4, help="length of a turn [4]")
+    parser.add_argument("--sync", nargs="+", default=["process", "full"], help="[process full]")
+    parser.add_argument("--tick-ms", nargs="+", type=int, default=[100, 1], help="[100 1]")
+    parser.add_argument("--dir", type=Path, help="where the journal is to be [a temporary folder]")
     chosen = parser.parse_args()
-    rows: list[Sequence[object]] = [
-        ("callers", "calls/s without", "with", "lost, each pair", "median", "p50 without", "with"),
-        ("---",) * 7,
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        sandbox = Process("sandbox", "--tick-ms", "1", log=log).start()
-        base = ("--upstream.base-url", sandbox.url, "--calls.max-kept-answers", "1000")
-        plain = Process("serve", *base, "--journal.enabled", "false", log=log).start()
-        kept = Process("serve", *base, "--journal.state-dir", folder, log=log).start()
-        try:
-            for callers in CALLERS:
-                pairs = []
-                for number in range(chosen.rounds):
-                    order = [plain, kept] if number % 2 else [kept, plain]
-                    seen = {
-                        one: asyncio.run(run(one.url, callers, chosen.seconds)) for one in order
-                    }
-                    pairs.append((seen[plain], seen[kept]))
-                lost = [1 - with_[0] / without[0] for without, with_ in pairs]
-                rows.append(
-                    (
-                        callers,
-                        f"{statistics.median(p[0][0] for p in pairs):.0f}",
-                        f"{statistics.median(p[1][0] for p in pairs):.0f}",
-                        " ".join(f"{share:+.1%}" for share in lost),
-                        f"{statistics.median(lost):+.1%}",
-                        f"{statistics.median(p[0][1] for p in pairs) * 1e3:.2f} ms",
-                        f"{statistics.median(p[1][1] for p in pairs) * 1e3:.2f} ms",
-                    )
-                )
-        finally:
-            for process in (plain, kept, sandbox):
-                process.stop()
-    print(table(rows))
+    turns = f"{chosen.rounds} x {chosen.seconds:g} s a side"
+    for sync, tick_ms in itertools.product(chosen.sync, chosen.tick_ms):
+        with tempfile.TemporaryDirectory(dir=chosen.dir) as folder:
+            print(f"\n`journal.sync={sync}`, cycle of {tick_ms} ms, {turns}\n")
+            with both(Path(folder), sync, tick_ms) as sides:
+                asyncio.run(measure(sides, chosen.rounds, chosen.seconds))
 
 
 if __name__ == "__main__":

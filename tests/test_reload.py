@@ -124,7 +124,7 @@ OTHERWISE = {
     "upstream.retry_budget_per_s": 7,
     "journal.enabled": False,
     "journal.state_dir": "/tmp/state",  # noqa: S108
-    "journal.sync": "process",
+    "journal.sync": "full",
     "journal.on_failure": "refuse",
     "journal.max_bytes": 2**21,
     "sdk.mode": "transparent",

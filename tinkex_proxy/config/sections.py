@@ -382,9 +382,11 @@ class JournalSettings(_Section):
         "platform's folder for such things. Holds training data and results; made with mode 0700.",
     )
     sync: Literal["full", "process"] = Field(
-        default="full",
-        description="`full`: what is written outlasts a power failure. `process`: only the end of "
-        "the proxy, `kill -9` included; spares the disk a flush for each group of records.",
+        default="process",
+        description="`process`: what is written outlasts the end of the proxy, `kill -9` included. "
+        "`full`: a power failure too, at the price of a flush of the disk for each group of "
+        "records. A machine that loses its power takes the callers of a sidecar along, so that "
+        "nobody is left to repeat a call; choose `full` where callers are elsewhere.",
     )
     on_failure: Literal["warn", "refuse"] = Field(
         default="warn",

@@ -88,16 +88,17 @@ def test_without_a_journal_there_is_no_store_and_no_file(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("sync", "level"), [("full", 2), ("process", 1)])
+@pytest.mark.parametrize(("sync", "flushes"), [("full", True), ("process", False)])
 def test_the_store_is_that_of_the_upstream_with_what_is_set(
-    journal: Path, sync: str, level: int
+    journal: Path, sync: str, flushes: bool
 ) -> None:
     store = open_store(journal_settings(journal.parent, sync=sync, max_bytes=1 << 20))
     assert isinstance(store, SqliteStore)
     with contextlib.closing(store):
         assert list(store.load()) == [Change(Kind.FACT, "a", b"1")]
-        assert store._database.execute("PRAGMA synchronous").fetchone() == (level,)
         assert store._database.execute("PRAGMA max_page_count").fetchone() == (256,)
+        store.write([Change(Kind.FACT, "b", b"2")])
+        assert store.unflushed is flushes
 
 
 def test_without_a_folder_it_is_in_the_platforms(

@@ -21,7 +21,17 @@ from tinkex_proxy.runtime.events import (
     JournalWritten,
     Note,
 )
-from tinkex_proxy.runtime.journal import TRY_AGAIN_S, Book, NoJournal, OnFailure, StoredJournal
+from tinkex_proxy.runtime.journal import (
+    IN_PLACE_BYTES,
+    NOTE_S,
+    QUICK_FLUSH_S,
+    SLOW_FOR_S,
+    TRY_AGAIN_S,
+    Book,
+    NoJournal,
+    OnFailure,
+    StoredJournal,
+)
 from tinkex_proxy.runtime.records import LaneRecord, Owned, written
 from tinkex_proxy.runtime.sqlite_store import SqliteStore
 from tinkex_proxy.runtime.store import Change, Kind, MemoryStore, StoreDamaged, StoreError
@@ -35,17 +45,23 @@ def put(name: str, value: str | None = "x") -> Change:
 
 
 class GatedStore(MemoryStore):
-    """Writes nothing before it may: each write waits for `let`."""
+    """Has nothing for certain before it may: each flush waits for `let`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.groups: list[list[Change]] = []
         self._may = threading.Semaphore(0)
 
+    @property
+    def unflushed(self) -> bool:
+        return True
+
     def write(self, changes) -> None:
         self.groups.append(list(changes))
+
+    def flush(self) -> None:
         assert self._may.acquire(timeout=3), "nobody let it write"
-        super().write(changes)
+        super().write(self.groups[-1])
 
     def let(self, writes: int = 1) -> None:
         self._may.release(writes)
@@ -54,7 +70,13 @@ class GatedStore(MemoryStore):
 class Desk:
     """A journal, its store, and what was told."""
 
-    def __init__(self, store: MemoryStore, on_failure: OnFailure = OnFailure.WARN) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        on_failure: OnFailure = OnFailure.WARN,
+        *,
+        flush_here: bool = False,
+    ) -> None:
         self.store = store
         self.told: list[Event] = []
         self.clock = ManualClock()
@@ -66,6 +88,7 @@ class Desk:
             clock=self.clock,
             hub=Hub([self], on_broken=self.crashes.append),
             on_failure=on_failure,
+            flush_here=flush_here,
         )
 
     def on_event(self, event: Event) -> None:
@@ -89,12 +112,23 @@ async def settled(desk: Desk) -> None:
     await until(lambda: desk.journal._writer is None)
 
 
+async def told(desk: Desk, *changes: Change) -> None:
+    """Have changes noted, and the note's time gone by."""
+    desk.journal.note(*changes)
+    desk.clock.advance(NOTE_S)
+    await settled(desk)
+
+
 @pytest.fixture
 async def desk_on():
     desks: list[Desk] = []
 
-    def make(store: MemoryStore | None = None, on_failure: OnFailure = OnFailure.WARN) -> Desk:
-        desks.append(Desk(MemoryStore() if store is None else store, on_failure))
+    def make(
+        store: MemoryStore | None = None,
+        on_failure: OnFailure = OnFailure.WARN,
+        **options: bool,
+    ) -> Desk:
+        desks.append(Desk(MemoryStore() if store is None else store, on_failure, **options))
         return desks[-1]
 
     yield make
@@ -116,8 +150,114 @@ async def test_a_note_is_written_soon_and_nobody_waits(desk_on) -> None:
     desk = desk_on()
     desk.journal.note(put("a"))
     desk.journal.note()
-    assert desk.names() == []
+    desk.clock.advance(NOTE_S / 2)
+    desk.journal.note(put("b"))
     await settled(desk)
+    assert desk.names() == []
+    desk.clock.advance(NOTE_S / 2)
+    await settled(desk)
+    assert desk.names() == ["a", "b"]
+    assert (desk.store.writes, desk.clock.pending) == (1, 0)
+
+
+async def test_a_note_goes_with_a_commit_that_comes_meanwhile(desk_on) -> None:
+    desk = desk_on()
+    desk.journal.note(put("a"))
+    await desk.journal.commit([put("b")])
+    assert (desk.names(), desk.store.writes) == (["a", "b"], 1)
+    desk.clock.advance(NOTE_S)
+    await settled(desk)
+    assert desk.store.writes == 1
+
+
+async def test_a_note_that_comes_during_a_write_waits_its_moment_too(desk_on) -> None:
+    desk = desk_on(store := GatedStore())
+    store.let(2)
+    waiting = asyncio.create_task(desk.journal.commit([put("a")]))
+    await until(lambda: store.groups)
+    desk.journal.note(put("b"))
+    await waiting
+    await settled(desk)
+    assert len(store.groups) == 1
+    desk.clock.advance(NOTE_S)
+    await settled(desk)
+    assert store.groups[1:] == [[put("b")]]
+
+
+class Disk(MemoryStore):
+    """Flushes, and has its log copied, in as long as it is told, by whom is noted."""
+
+    unflushed = True
+    overgrown = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.takes_s = 0.0
+        self.by: list[str] = []
+        self.refuses = False
+        self.may_shrink = threading.Event()
+
+    def flush(self) -> None:
+        self.by.append(threading.current_thread().name)
+        if threading.current_thread() is threading.main_thread():
+            self.clock.advance(self.takes_s)
+
+    def shrink(self) -> None:
+        assert self.may_shrink.wait(3), "who waits for a write waits for this too"
+        self.by.append(f"shrink {threading.current_thread().name}")
+        self.overgrown = False
+        if self.refuses:
+            raise StoreError("no")
+
+
+async def test_a_quick_disk_is_flushed_here_and_a_slow_one_in_the_journals_thread(desk_on) -> None:
+    """What else is to be done waits for it: a fraction of a millisecond, or once a while."""
+    desk = desk_on(disk := Disk(), flush_here=True)
+    disk.clock = desk.clock
+
+    async def flushed_by() -> str:
+        await desk.journal.commit([put("a")])
+        return disk.by[-1]
+
+    disk.takes_s = QUICK_FLUSH_S
+    assert [await flushed_by(), await flushed_by()] == ["MainThread", "MainThread"]
+    disk.takes_s = 2 * QUICK_FLUSH_S
+    assert [await flushed_by(), await flushed_by()] == ["MainThread", "journal_0"]
+    desk.clock.advance(SLOW_FOR_S - 0.001)
+    assert await flushed_by() == "journal_0"
+    desk.clock.advance(0.001)
+    disk.takes_s = 0
+    assert [await flushed_by(), await flushed_by()] == ["MainThread", "MainThread"]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_long_log_is_copied_when_who_waited_has_been_told(desk_on, refuses) -> None:
+    desk = desk_on(disk := Disk())
+    disk.overgrown, disk.refuses = True, refuses
+    await desk.journal.commit([put("a")])
+    disk.may_shrink.set()
+    await settled(desk)
+    assert disk.by == ["journal_0", "shrink journal_0"]
+    assert [note.message for note in desk.heard(Note)] == (
+        ["the journal's log cannot be copied"] if refuses else []
+    )
+    await desk.journal.commit([put("b")])
+    assert desk.names() == ["a", "b"]
+
+
+@pytest.mark.parametrize(("size", "by"), [(10, "MainThread"), (IN_PLACE_BYTES, "journal_0")])
+async def test_a_large_group_is_written_by_the_journals_thread_too(desk_on, size, by) -> None:
+    desk = desk_on()
+    write, written_by = desk.store.write, []
+
+    def look(changes) -> None:
+        written_by.append(threading.current_thread().name)
+        write(changes)
+
+    desk.store.write = look
+    await desk.journal.commit([put("a", "x" * size)])
+    assert written_by == [by]
     assert desk.names() == ["a"]
 
 
@@ -151,6 +291,7 @@ async def test_of_what_comes_twice_under_one_name_only_the_last_is_written(desk_
 async def test_a_commit_covers_the_notes_before_it(desk_on, changes) -> None:
     desk = desk_on(store := GatedStore())
     desk.journal.note(put("a"))
+    desk.clock.advance(NOTE_S)
     await until(lambda: store.groups)
     desk.journal.note(put("b"))
     waiting = asyncio.create_task(desk.journal.commit(changes))
@@ -172,6 +313,7 @@ async def test_a_commit_of_nothing_waits_for_nothing_where_all_is_written(desk_o
 async def test_a_commit_of_nothing_waits_for_the_write_that_is_under_way(desk_on) -> None:
     desk = desk_on(store := GatedStore())
     desk.journal.note(put("a"))
+    desk.clock.advance(NOTE_S)
     await until(lambda: store.groups)
     waiting = asyncio.create_task(desk.journal.commit())
     await asyncio.sleep(0)
@@ -185,6 +327,7 @@ async def test_who_is_cancelled_takes_nobody_along(desk_on) -> None:
     """Its changes are written all the same: they are in the group."""
     desk = desk_on(store := GatedStore())
     desk.journal.note(put("first"))
+    desk.clock.advance(NOTE_S)
     await until(lambda: store.groups)
     leaves, stays = (asyncio.create_task(desk.journal.commit([put(name)])) for name in "ab")
     await asyncio.sleep(0)
@@ -199,6 +342,7 @@ async def test_closing_writes_what_is_there_and_nothing_that_comes_later(desk_on
     """What ends after this has been ended by our own end: its records are the next run's."""
     desk = desk_on(store := GatedStore())
     desk.journal.note(put("a"))
+    desk.clock.advance(NOTE_S)
     await until(lambda: store.groups)
     before = asyncio.create_task(desk.journal.commit([put("b")]))
     await asyncio.sleep(0)
@@ -248,10 +392,8 @@ async def test_all_that_was_missing_is_written_later_by_itself(desk_on, on_failu
     desk = desk_on(on_failure=on_failure)
     await desk.journal.commit([put("old")])
     desk.store.refusing = FULL
-    desk.journal.note(put("a", "1"), put("gone", "1"), put("old", None))
-    await settled(desk)
-    desk.journal.note(put("a", "2"), put("gone", None), put("b"))
-    await settled(desk)
+    await told(desk, put("a", "1"), put("gone", "1"), put("old", None))
+    await told(desk, put("a", "2"), put("gone", None), put("b"))
     desk.clock.advance(TRY_AGAIN_S)  # in vain
     await settled(desk)
     assert desk.heard(JournalMended) == []
@@ -334,18 +476,15 @@ async def test_too_much_that_waits_is_given_up_until_the_next_start(
     desk = desk_on(on_failure=on_failure)
     desk.store.refusing = FULL
     for n in range(4):
-        desk.journal.note(put(f"{n}", "x" * 900))
-        await settled(desk)
+        await told(desk, put(f"{n}", "x" * 900))
     assert 0 < desk.journal.waiting_bytes <= 5000
     assert len(desk.heard(JournalFailed)) == 1
-    desk.journal.note(put("more", "x" * 900))
-    await settled(desk)
+    await told(desk, put("more", "x" * 900))
     assert desk.journal.waiting_bytes == 0
     assert "until the next start" in desk.heard(JournalFailed)[-1].reason
     desk.store.refusing = None
     desk.clock.advance(10 * TRY_AGAIN_S)
-    desk.journal.note(put("later"))
-    await settled(desk)
+    await told(desk, put("later"))
     goes_on = contextlib.nullcontext()
     with goes_on if on_failure is OnFailure.WARN else pytest.raises(JournalUnavailable):
         await desk.journal.commit([put("later still")])
@@ -360,9 +499,7 @@ async def test_what_is_to_be_deleted_takes_room_too(desk_on, monkeypatch) -> Non
     desk = desk_on()
     desk.store.refusing = FULL
     for n in range(1000):
-        desk.journal.note(put(f"{n}", None))
-        await asyncio.sleep(0)
-    await settled(desk)
+        await told(desk, put(f"{n}", None))
     assert "until the next start" in str(desk.journal.failing)
 
 
@@ -371,10 +508,8 @@ async def test_a_name_that_comes_again_takes_no_more_room(desk_on) -> None:
     desk.store.refusing = FULL
     sizes = set()
     for n in range(100):
-        desk.journal.note(put("a", f"{n:50d}"), put("b", "y" * n))
-        await settled(desk)
-        desk.journal.note(put("b", None))
-        await settled(desk)
+        await told(desk, put("a", f"{n:50d}"), put("b", "y" * n))
+        await told(desk, put("b", None))
         sizes.add(desk.journal.waiting_bytes)
     assert len(sizes) == 1
 
@@ -521,17 +656,17 @@ class JournalLaws(RuleBasedStateMachine):
     def the_disk(self, full: bool) -> None:
         self.store.refusing = FULL if full else None
 
-    @rule()
-    def time_passes(self) -> None:
+    @rule(seconds=st.sampled_from([NOTE_S, TRY_AGAIN_S]))
+    def time_passes(self, seconds: float) -> None:
         async def pass_by() -> None:
-            self.desk.clock.advance(TRY_AGAIN_S)
+            self.desk.clock.advance(seconds)
 
         self.loop.run_until_complete(pass_by())
         self.turn(2)
 
     @rule()
     def all_comes_to_rest(self) -> None:
-        self.loop.run_until_complete(settled(self.desk))
+        self.loop.run_until_complete(told(self.desk))
         self.turn(2)
         assert self.waiting == []
         if self.desk.journal.failing is None:

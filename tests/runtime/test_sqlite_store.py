@@ -74,11 +74,77 @@ def test_what_was_written_is_there_when_it_is_opened_again(path: Path, durable: 
     assert records(path) == [(Kind.FACT, "a", b"2"), (Kind.CALL, "ä/b", bytes(range(256)))]
 
 
-@pytest.mark.parametrize(("durable", "level"), [(True, 2), (False, 1)])
-def test_durable_means_a_flush_for_each_write(path: Path, durable: bool, level: int) -> None:
-    with opened(path, durable=durable) as store:
-        assert store._database.execute("PRAGMA synchronous").fetchone() == (level,)
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were flushed to the disk, by their names."""
+    names: list[str] = []
+    sync = sqlite_store._sync
+
+    def look(descriptor: int) -> None:
+        names.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    monkeypatch.setattr(sqlite_store, "_sync", look)
+    return names
+
+
+def test_durable_means_that_the_log_is_flushed(path: Path, synced: list[str]) -> None:
+    with opened(path) as store:
         assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert not store.unflushed
+        for _ in range(2):
+            store.write([A])
+            assert store.unflushed
+            store.flush()
+            assert not store.unflushed
+        assert synced == [f"{path.name}-wal"] * 2
+
+
+def test_otherwise_no_write_waits_for_the_disk(path: Path, synced: list[str]) -> None:
+    with opened(path, durable=False) as store:
+        store.write([A])
+        assert not store.unflushed
+        store.flush()
+    assert synced == []
+
+
+def test_a_long_log_is_copied_into_the_file(path: Path) -> None:
+    """Not by a write or a flush, which somebody waits for."""
+    with opened(path) as store:
+        empty = path.stat().st_size
+        for _ in range(9):
+            store.write([Change(Kind.BATCH, "b", bytes(sqlite_store.CHECKPOINT_BYTES // 8))])
+            store.flush()
+        assert path.stat().st_size == empty
+        assert store.overgrown
+        store.shrink()
+        assert path.stat().st_size > sqlite_store.CHECKPOINT_BYTES // 8
+        assert not store.overgrown
+
+
+def test_a_log_that_cannot_be_copied_stays_until_as_much_has_come_again(path: Path) -> None:
+    with opened(path) as store:
+        store.write([Change(Kind.BATCH, "b", bytes(sqlite_store.CHECKPOINT_BYTES))])
+        store._database.execute("BEGIN")  # no copying within a transaction
+        store._database.execute("DELETE FROM records")
+        with pytest.raises(StoreError, match="cannot write the journal"):
+            store.shrink()
+        assert not store.overgrown
+        store._database.execute("ROLLBACK")
+        store.write([A])
+    assert [kind for kind, _, _ in records(path)] == [A.kind, Kind.BATCH]
+
+
+def test_a_log_that_cannot_be_flushed_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sqlite_store, "_sync", broken)
+    with opened(path) as store:
+        store.write([A])
+        with pytest.raises(StoreError, match=r"cannot write the journal .*Input/output"):
+            store.flush()
+        assert store.unflushed
 
 
 def test_it_is_its_owners_alone(path: Path) -> None:

@@ -26,6 +26,10 @@ def test_the_last_change_of_a_name_stands_and_none_deletes() -> None:
     store.write([Change(Kind.CALL, "never there", None)])
     assert list(store.load()) == [(Kind.FACT, "old", b"0"), (Kind.FACT, "a", b"3")]
     assert store.writes == 3
+    assert not store.unflushed
+    assert not store.overgrown
+    store.shrink()
+    store.flush()
     store.close()
     store.close()
 

@@ -400,8 +400,8 @@ class Ledger:
                 break
             del self._cut_off[at]
             self._journal.note(deleted(call))
-        for entry_id in list(self._kept):
-            entry = self._entries[entry_id]
+        while self._kept:
+            entry = self._entries[next(iter(self._kept))]
             fits = len(self._kept) <= retention.max_answers
             fits = fits and self._kept_bytes <= retention.max_bytes
             if fits and entry.ended_at is not None and entry.ended_at >= oldest_good:

@@ -274,7 +274,7 @@ class Owned:
                 self.batches.append(record)
             case CallRecord():
                 self.calls.append(record)
-            case CreationRecord():
+            case CreationRecord():  # pragma: no branch - the last there is
                 self.creations[record.call_id] = record
 
     @property

@@ -1,9 +1,14 @@
 """A store in one SQLite file.
 
-SQLite's write-ahead log makes a write atomic and outlast the process from the moment it is there;
-with `synchronous = FULL` it outlasts the machine's power too. The file is locked for as long as it
-is open: two proxies on one journal would each give out the other's sequence numbers. A process that
-is killed holds no lock.
+SQLite's write-ahead log makes a write atomic and outlast the process from the moment it is there.
+To outlast the machine's power the log has to be flushed to the disk, which is what SQLite does at
+each commit with `synchronous = FULL`. Here it is a step of its own, for how long it takes is the
+disk's affair: a write is done in a fraction of a millisecond, where the thread that it would be
+handed to waits for Python's lock after each statement. So is copying a long log into the file,
+which SQLite would do at the end of some write.
+
+The file is locked for as long as it is open: two proxies on one journal would each give out the
+other's sequence numbers. A process that is killed holds no lock.
 
 The file holds training data and results of the callers, so nobody but its owner may read it. A
 file that cannot be read, or that a newer version has written, is left as it is, with a copy of a
@@ -12,6 +17,7 @@ damaged one beside it: to begin anew is for a person to decide.
 
 import contextlib
 import hashlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -33,8 +39,10 @@ __all__ = ["SCHEMA", "SqliteStore", "journal_path"]
 SCHEMA: Final = 1
 # "tkxp"; so that no other program's file is taken for a journal.
 APPLICATION_ID: Final = 0x746B7870
-# Pages of 4 KiB in the log before it is copied into the file: 16 MiB hold the largest requests.
-CHECKPOINT_PAGES: Final = 4096
+# Bytes in the log, about, before it is copied into the file: they hold the largest requests.
+CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+# What a change adds to the log beside its bytes: the page that it is on.
+PAGE_BYTES: Final = 4096
 LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 _KINDS: Final = frozenset(Kind)
@@ -42,7 +50,11 @@ _TABLE = (
     "CREATE TABLE records "
     "(kind INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key))"
 )
-_PUT = "INSERT OR REPLACE INTO records (kind, key, value) VALUES (?, ?, ?)"
+# Not REPLACE, which takes the row and its place in the index out first.
+_PUT = (
+    "INSERT INTO records (kind, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
+)
 _DELETE = "DELETE FROM records WHERE kind = ? AND key = ?"
 
 
@@ -68,7 +80,11 @@ class SqliteStore:
             path.touch(mode=0o600)
         except OSError as error:
             raise StoreError(f"cannot make the journal {path}: {error.strerror}") from error
-        self._database = self._open(durable=durable, max_bytes=max_bytes)
+        self._durable = durable
+        self._log: int | None = None
+        self._log_bytes = 0
+        self._unsynced = False
+        self._database = self._open(max_bytes=max_bytes)
 
     def load(self) -> Iterator[tuple[Kind, str, bytes]]:
         """Give every record.
@@ -85,7 +101,7 @@ class SqliteStore:
             raise self.damaged(str(error)) from error
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Write all changes, in order, or none.
+        """Write all changes, in order, or none; they outlast this process.
 
         Raises:
             StoreError: none was written.
@@ -106,20 +122,64 @@ class SqliteStore:
                 raise
         except sqlite3.Error as error:
             raise StoreError(f"cannot write the journal {self.path}: {error}") from error
+        self._unsynced = self._durable
+        self._log_bytes += sum(PAGE_BYTES + len(value or b"") for _, _, value in changes)
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether the log is to be flushed to the disk."""
+        return self._unsynced
+
+    def flush(self) -> None:
+        """Flush the log to the disk, if writes are to outlast a power failure.
+
+        Raises:
+            StoreError: the disk will not have it.
+        """
+        if not self._unsynced:
+            return
+        try:
+            if self._log is None:
+                self._log = os.open(f"{self.path}-wal", os.O_RDWR)
+                _sync_folder(self.path.parent)  # that there is such a file is to last too
+            _sync(self._log)
+        except OSError as error:
+            raise StoreError(f"cannot write the journal {self.path}: {error}") from error
+        self._unsynced = False
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether the log is to be copied into the file."""
+        return self._log_bytes > CHECKPOINT_BYTES
+
+    def shrink(self) -> None:
+        """Copy the log into the file, so that it begins anew.
+
+        Raises:
+            StoreError: it stays as it is for now.
+        """
+        self._log_bytes = 0  # tried again when as much has come once more
+        try:
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write the journal {self.path}: {error}") from error
 
     def close(self) -> None:
         """Let go of the file."""
+        log, self._log = self._log, None
+        if log is not None:
+            os.close(log)
         self._database.close()
 
     def damaged(self, why: str) -> StoreDamaged:
         """The error for records that make no sense; lets go of the file, with a copy beside it."""
         error = _damaged(self.path, why)
-        self._database.close()
+        self.close()
         return error
 
-    def _open(self, *, durable: bool, max_bytes: int | None) -> sqlite3.Connection:
+    def _open(self, *, max_bytes: int | None) -> sqlite3.Connection:
         try:
-            # Used by the loading and then by the writing thread, never by both at once.
+            # Used by the event loop and by the journal's thread, never by both at once.
             database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         except sqlite3.OperationalError as error:
             raise _unopened(self.path, error) from error
@@ -127,9 +187,12 @@ class SqliteStore:
             database.execute("PRAGMA busy_timeout = 0")
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             begun = self._check(database)  # changes nothing: it may be another program's
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            database.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+            # Where the file system cannot have such a log, SQLite flushes by itself.
+            self._durable = self._durable and mode == "wal"
+            level = "NORMAL" if mode == "wal" else "FULL"
+            database.execute(f"PRAGMA synchronous = {level}")
+            database.execute("PRAGMA wal_autocheckpoint = 0")
             database.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
             if max_bytes is not None:
                 (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
@@ -173,6 +236,18 @@ class SqliteStore:
         if state != "ok":
             raise _damaged(self.path, state.splitlines()[-1])
         return bool(application == APPLICATION_ID)
+
+
+# Not the times of the file, where the platform can tell them apart.
+_sync: Final = getattr(os, "fdatasync", os.fsync)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def journal_path(state_dir: Path, upstream: str, listener: str) -> Path:

@@ -58,7 +58,11 @@ class StoreTooNew(StoreError):  # noqa: N818
 
 
 class Store(Protocol):
-    """Records by kind and key. Used by one thread at a time; calls may block."""
+    """Records by kind and key. Used by one thread at a time.
+
+    What is written outlasts this process from then on. Whether it outlasts the machine's power is
+    for `flush`, which may take as long as a disk does.
+    """
 
     def load(self) -> Iterator[tuple[Kind, str, bytes]]:
         """Give every record.
@@ -69,10 +73,36 @@ class Store(Protocol):
         ...
 
     def write(self, changes: Sequence[Change]) -> None:
-        """Write all changes, in order, or none; back when they will outlast this process.
+        """Write all changes, in order, or none; takes no longer than their bytes need.
 
         Raises:
             StoreError: none was written.
+        """
+        ...
+
+    @property
+    def unflushed(self) -> bool:
+        """Whether `flush` is to be called before anybody relies on what was written."""
+        ...
+
+    def flush(self) -> None:
+        """Come back when what was written will outlast all that it is to outlast.
+
+        Raises:
+            StoreError: nobody knows whether it will.
+        """
+        ...
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether `shrink` is to be called, when nobody waits."""
+        ...
+
+    def shrink(self) -> None:
+        """Put in order what writing has left; takes its time.
+
+        Raises:
+            StoreError: that is not possible now; nothing is lost.
         """
         ...
 
@@ -127,6 +157,22 @@ class MemoryStore:
             else:
                 records[kind, key] = value
         self.records = records  # at once, for whoever looks from another thread
+
+    @property
+    def unflushed(self) -> bool:
+        """Never: there is nothing it could outlast."""
+        return False
+
+    def flush(self) -> None:
+        """There is nothing to flush."""
+
+    @property
+    def overgrown(self) -> bool:
+        """Never: writing leaves nothing."""
+        return False
+
+    def shrink(self) -> None:
+        """There is nothing to put in order."""
 
     def damaged(self, why: str) -> StoreDamaged:
         """The error for records that were given and make no sense."""

@@ -1,9 +1,17 @@
 """The futures that SDKs are promised: what a poll is told, and in which form."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 from tests.api.sdk_calls import message, output, result, send
 from tinkex_proxy.api import sdk_futures
+from tinkex_proxy.api.sdk_futures import SdkFutures
+from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.journal import NoJournal
+from tinkex_proxy.runtime.ledger import Ledger, Retention
+from tinkex_proxy.runtime.records import AskedRecord, CallRecord
+from tinkex_proxy.runtime.tasks import Tasks
 
 
 async def test_who_waits_for_an_earlier_number_is_told_which(proxy, monkeypatch) -> None:
@@ -100,3 +108,24 @@ async def test_at_the_very_end_held_polls_are_let_go(proxy) -> None:
     assert not done
     proxy.proxy.release()
     assert [(await poll).status_code for poll in polls] == [408, 408]
+
+
+async def test_a_call_that_an_earlier_run_took_on_is_made_again_under_its_old_id() -> None:
+    """The parts of it that were sent are known by that; under another it would run beside them."""
+    tasks = Tasks(lambda name, error: None)
+    ledger = Ledger(
+        ManualClock(), tasks, Retention(), journal=NoJournal(), wall_clock=time.monotonic
+    )
+    ledger.restore([CallRecord("me", "tinkex-old", 1, "key", b"d")])
+    call = SimpleNamespace(answer=asyncio.get_running_loop().create_future(), admitted=None)
+    model = SimpleNamespace(callers=SimpleNamespace(leaving=list, give_back=lambda *_: None))
+    entry = SdkFutures(ledger, asyncio.Event()).promise(
+        SimpleNamespace(key_id="me", serve=lambda _: None),
+        lambda _: SimpleNamespace(model=model, call=call, caller="", seq_id=1),
+        key="key",
+        digest=b"d",
+        asked=AskedRecord("sdk", "/", {}, {}, b""),
+    )
+    assert (entry.id, entry.earlier) == ("tinkex-old", True)
+    ledger.end_all()
+    await asyncio.wait([entry.task])

@@ -103,9 +103,9 @@ class SdkFutures:
             digest: of its body.
             asked: the request, to do it again after our end.
         """
-        request_id = _PREFIX + uuid.uuid4().hex
-        work = partial(self._run, begin)
         owner = account.key_id
+        request_id = self._ledger.id_of(owner, key, _PREFIX + uuid.uuid4().hex)
+        work = partial(self._run, begin)
         entry = self._ledger.start(request_id, owner, work, key=key, digest=digest, asked=asked)
         entry.wanted = entry.promised = True
         self._watch(account, entry)

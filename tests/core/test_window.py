@@ -67,6 +67,13 @@ def test_a_window_of_any_length_has_ten_slots() -> None:
     assert window.counts(66.0) == Counts(0, 0, 0)
 
 
+def test_slots_may_be_shorter_than_a_second() -> None:
+    window = Window(1)
+    window.add(0.05, failed=True, slow=False)
+    assert window.counts(0.95) == Counts(1, 1, 0)
+    assert window.counts(1.05) == Counts(0, 0, 0)
+
+
 def test_the_clocks_zero_is_a_moment_like_any_other() -> None:
     window = Window(10)
     window.add(-0.5, failed=True, slow=False)

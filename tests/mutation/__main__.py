@@ -32,7 +32,7 @@ HEAD = """# Mutation testing
 A mutant is the code with one change: `<` for `<=`, `+` for `-`, another constant, an argument left
 out. A test that fails has caught it. `make mutants` makes every mutant of these modules with
 [mutmut](https://mutmut.readthedocs.io), runs the tests of `tests/core` that reach it, and writes
-this page. It takes some ten minutes and is not part of `make test`.
+this page. It is not part of `make test`: the first run takes long, and `MINUTES=` bounds it.
 """
 TAIL = """
 ## Survivors

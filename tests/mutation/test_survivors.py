@@ -21,7 +21,7 @@ def test_a_mutant_is_found_by_its_name(name: str, place: str) -> None:
     assert place_of(name) == place
 
 
-@pytest.mark.parametrize("one", sorted(KNOWN), ids=lambda one: one.where)
+@pytest.mark.parametrize("one", sorted(KNOWN), ids=lambda one: f"{one.where}: {one.became}")
 def test_a_survivor_is_of_a_line_that_is_there_and_has_a_reason(one: Survivor) -> None:
     """Whoever changes the line runs `make mutants` again."""
     module, _, _ = one.where.partition(" ")

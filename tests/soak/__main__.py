@@ -8,6 +8,7 @@ descriptors come back to what they were at rest; its memory does not grow in the
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -21,12 +22,12 @@ from tests.soak.report import PAGE, put, table
 from tests.soak.rules import Soak, at_rest, check
 from tests.soak.weather import Weather
 
-# Shorter than a user's, so that minutes hold many timeouts, open breakers and forgotten answers.
+# Shorter than a user's, so that minutes hold many timeouts and open breakers.
 PROXY = (
     *("--upstream.connect-timeout-s", "1", "--upstream.request-timeout-s", "2"),
     *("--upstream.poll-timeout-s", "3", "--upstream.heartbeat-interval-s", "2"),
     *("--circuit-breaker.timeout-ms", "500", "--circuit-breaker.max-timeout-ms", "2000"),
-    *("--calls.max-kept-answers", "200", "--log.level", "error"),
+    *("--log.level", "error"),
 )
 # Beyond every wait between repetitions that is left over from the last outage.
 PATIENCE_S = 90.0
@@ -134,12 +135,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     chosen = parser.parse_args(arguments)
     soak = Soak(chosen.seconds, chosen.kills, chosen.seed)
-    with tempfile.TemporaryDirectory(prefix="tinkex-proxy-soak-") as directory:
-        asyncio.run(run(soak, Path(directory)))
+    directory = tempfile.mkdtemp(prefix="tinkex-proxy-soak-")
+    asyncio.run(run(soak, Path(directory)))
     made = table(soak.figures)
     print(made)
     for violation in soak.violations:
         print(f"VIOLATED: {violation}", file=sys.stderr)
+    if soak.violations:
+        print(f"The logs and the journal are in {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory)
     if chosen.write and not soak.violations:
         PAGE.write_text(put(PAGE.read_text(), made))
     return 1 if soak.violations else 0

@@ -189,6 +189,33 @@ async def test_an_answer_under_a_key_is_there_in_the_next_run(book) -> None:
         after.repeated("me", "k", b"other")
 
 
+async def test_what_is_promised_when_it_has_ended_is_there_in_the_next_run_too(book) -> None:
+    ledger, _ = book.ledger()
+    entry = ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d")
+    await finished(entry)
+    await ledger.promise(entry)
+
+    after, again = book.ledger()
+    after.restore(again.take("me").calls)
+    assert after.find("me", "a").task.result().body == b"done"
+
+
+async def test_after_a_restart_too_the_oldest_answer_goes_first_whoever_comes_first(book) -> None:
+    """What is left of a key is taken over when that key first comes."""
+    ledger, journal = book.ledger()
+    for name, owner in (("a", "me"), ("b", "you"), ("c", "me"), ("d", "you")):
+        await finished(ledger.start(name, owner, lambda _: answer(), key=name, digest=b""))
+        book.time_of_day += 1
+    await journal.commit()
+    after, again = book.ledger(max_answers=3)
+    for owner in ("you", "me"):
+        after.restore(again.take(owner).calls)
+    assert after.repeated("me", "a", b"") is None
+    await finished(after.start("e", "me", lambda _: answer(), key="e", digest=b""))
+    assert after.repeated("you", "b", b"") is None
+    assert [after.find(o, name).id for o, name in (("me", "c"), ("you", "d"), ("me", "e"))]
+
+
 async def test_the_age_of_an_answer_goes_on_over_a_restart(book, bench) -> None:
     ledger, journal = book.ledger(keep_s=100)
     await finished(ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d"))

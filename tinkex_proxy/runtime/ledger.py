@@ -240,8 +240,9 @@ class Ledger:
         """
         known = entry.promised and entry.in_journal
         entry.wanted = entry.promised = True
-        if self._journal.on and entry.ended_at is None:
-            await self._journal.commit([] if known else [entry.record()])
+        if self._journal.on:  # of one that has ended, the answer is on its way there
+            ended = entry.ended_at is not None
+            await self._journal.commit([] if known or ended else [entry.record()])
 
     def restore(self, calls: Sequence[CallRecord]) -> list[tuple[CallRecord, AskedRecord]]:
         """Take over the calls of an earlier run; gives those that have to be begun again now."""
@@ -255,6 +256,8 @@ class Ledger:
                 promised.append((call, call.asked))
             elif call.key is not None:
                 self._cut_off[call.owner, call.key] = (call, now)
+        # Other owners' may be here already, and newer: the oldest is to stand first.
+        self._kept = dict(sorted(self._kept.items(), key=self._ended_at))
         self._expire()
         return promised
 
@@ -384,6 +387,9 @@ class Ledger:
         self._kept_bytes -= self._kept.pop(entry_id, 0)
         self._fetched.pop(entry_id, None)
 
+    def _ended_at(self, kept: tuple[str, int]) -> float:
+        return self._entries[kept[0]].ended_at or 0.0
+
     def _keep(self, entry: Entry, size: int) -> None:
         self._kept[entry.id] = size
         self._kept_bytes += size
@@ -401,17 +407,16 @@ class Ledger:
             del self._cut_off[at]
             self._journal.note(deleted(call))
         while self._kept:
-            entry = self._entries[next(iter(self._kept))]
-            fits = len(self._kept) <= retention.max_answers
-            fits = fits and self._kept_bytes <= retention.max_bytes
-            if fits and entry.ended_at is not None and entry.ended_at >= oldest_good:
-                return
-            self._drop(entry)
+            oldest = self._entries[next(iter(self._kept))]
+            if oldest.ended_at is not None and oldest.ended_at >= oldest_good:
+                break
+            self._drop(oldest)
+        while len(self._kept) > retention.max_answers or self._kept_bytes > retention.max_bytes:
+            self._drop(self._entries[next(iter(self._kept))])
 
     def _drop(self, entry: Entry) -> None:
         self._leave(entry)
         if entry.key is not None and self._keys.get((entry.owner, entry.key)) is entry:
             del self._keys[entry.owner, entry.key]
-        self._kept_bytes -= self._kept.pop(entry.id, 0)
-        self._fetched.pop(entry.id, None)
+        self._forget_answer(entry.id)
         self._journal.note(*entry.erased(), *entry.turned())

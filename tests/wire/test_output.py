@@ -9,7 +9,7 @@ from tinker.proto import tinker_public_pb2 as sdk
 from tinker.proto.response_conv import deserialize_forward_backward_output
 
 from tinkex_proxy.errors import UpstreamFault
-from tinkex_proxy.wire.output import Output, TensorOut, decode_output
+from tinkex_proxy.wire.output import Output, TensorOut, decode_output, loss_sum_of
 
 PROTOBUF = "application/x-protobuf"
 NUMPY = {
@@ -111,3 +111,29 @@ OFFSETS = (0).to_bytes(8, "little") + (4).to_bytes(8, "little")
 def test_what_is_no_answer_is_the_upstreams_fault(body: bytes, content_type: str) -> None:
     with pytest.raises(UpstreamFault):
         decode_output(body, content_type)
+
+
+@given(answers())
+def test_the_loss_alone_is_what_the_whole_answer_says(answer: sdk.ForwardBackwardOutput) -> None:
+    assert loss_sum_of(answer.SerializeToString(), PROTOBUF) == answer.metrics["loss:sum"]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "loss"),
+    [
+        (
+            b'{"metrics":{"loss:sum":2.5},"loss_fn_outputs":[{"any":"thing"}]}',
+            "application/json",
+            2.5,
+        ),
+        (b'{"metrics":{"loss:sum":null}}', "application/json", None),
+        (b'{"metrics":{}}', "application/json", None),
+        (b'{"error":"it failed"}', "application/json", None),
+        (b"no answer", "application/json", None),
+        (b"", PROTOBUF, None),
+        (b"\xff", PROTOBUF, None),
+    ],
+)
+def test_an_answer_without_a_loss_has_none(body, content_type, loss) -> None:
+    """It is only looked at: what cannot be read is somebody else's to complain about."""
+    assert loss_sum_of(body, content_type) == loss

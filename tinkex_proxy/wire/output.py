@@ -8,7 +8,7 @@ among the numbers is how a NaN was written, and is read as one.
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Final
@@ -22,7 +22,7 @@ from tinkex_proxy.wire.blocks import counts_of, offsets_of, read_message
 from tinkex_proxy.wire.forms import Dtype
 from tinkex_proxy.wire.packing import unpack, unpack_bfloat16
 
-__all__ = ["Output", "Record", "TensorOut", "decode_output", "is_protobuf"]
+__all__ = ["Output", "Record", "TensorOut", "decode_output", "is_protobuf", "loss_sum_of"]
 
 
 class TensorOut(msgspec.Struct, frozen=True):
@@ -62,6 +62,12 @@ class _OutputForm(msgspec.Struct):
     metrics: dict[str, float | None] = {}
 
 
+class _MetricsForm(msgspec.Struct):
+    """What is looked for; msgspec skips the rest without building it."""
+
+    metrics: dict[str, float | None] = {}
+
+
 # dtype on the wire: bytes of a value, public dtype, how to read it
 _DTYPES: Final[dict[int, tuple[int, Dtype, Callable[[bytes], list[float]]]]] = {
     pb.DTYPE_FLOAT32: (4, "float32", partial(unpack, "f")),
@@ -69,6 +75,7 @@ _DTYPES: Final[dict[int, tuple[int, Dtype, Callable[[bytes], list[float]]]]] = {
     pb.DTYPE_INT32: (4, "int64", partial(unpack, "i")),
     pb.DTYPE_BFLOAT16: (2, "float32", unpack_bfloat16),
 }
+_JSON_METRICS: Final = msgspec.json.Decoder(_MetricsForm)
 _JSON: Final = msgspec.json.Decoder(_OutputForm)
 
 
@@ -87,6 +94,18 @@ def decode_output(body: bytes, content_type: str) -> Output:
         return _from_protobuf(body) if is_protobuf(content_type) else _from_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
         raise UpstreamFault(f"The upstream's training answer cannot be read: {error}.") from None
+
+
+def loss_sum_of(body: bytes, content_type: str) -> float | None:
+    """The `loss:sum` of a training answer that is not otherwise read; None where it has none."""
+    try:
+        if is_protobuf(content_type):
+            metrics: Mapping[str, float | None] = read_message(body).metrics
+        else:
+            metrics = _JSON_METRICS.decode(body).metrics
+    except (msgspec.DecodeError, UpstreamFault):
+        return None
+    return metrics.get("loss:sum")
 
 
 def _from_json(body: bytes) -> Output:

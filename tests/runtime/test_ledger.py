@@ -57,6 +57,25 @@ async def test_a_wanted_answer_is_kept_for_its_owner_only(bench) -> None:
         ledger.find("you", "a")
 
 
+async def test_what_is_pending_and_what_is_kept_is_told(bench) -> None:
+    ledger = make(bench)
+    release = asyncio.Event()
+
+    async def slow() -> Answer:
+        await release.wait()
+        return await answer(b"12345")
+
+    for name, operation in (("a", "forward"), ("b", "forward"), ("c", "sdk")):
+        asked = AskedRecord(operation, "/", {}, {}, b"")
+        entry = ledger.start(name, "me", lambda _: slow(), key=name, digest=b"", asked=asked)
+    assert ledger.pending() == {"forward": 2, "sdk": 1}
+    assert ledger.kept == (0, 0)
+    release.set()
+    await finished(entry)
+    assert ledger.pending() == {}
+    assert ledger.kept == (3, 15)
+
+
 async def test_same_key_same_call_gets_the_first_answer(bench) -> None:
     ledger = make(bench)
     entry = ledger.start("a", "me", lambda _: answer(), key="k", digest=b"d")

@@ -25,6 +25,7 @@ from tinkex_proxy.errors import (
 from tinkex_proxy.runtime import trainer
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.events import BatchLeft, CallCut, Trained
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lanes import Tools
@@ -382,3 +383,14 @@ async def test_a_call_in_pieces_may_be_made_again_only_if_no_piece_has_run(other
     with pytest.raises(UpstreamUnreachable) as caught:
         await trainer._all(pieces, Ticket())
     assert caught.value.retryable is again
+
+
+async def test_what_was_trained_and_cut_is_told(bench, account) -> None:
+    """A `forward` trains nothing, and its parts are parts all the same."""
+    model_id = await created(account)
+    await trainer.train(account, call(model_id, 5, 6), Ticket())
+    await trainer.train(account, call(model_id, 1, 2, 3, 4), Ticket(), forward_only=True)
+    told = [e for e in bench.recorder.events if isinstance(e, Trained | CallCut)]
+    assert told == [Trained(model_id, 11), CallCut(2)]
+    (first, *_) = [e for e in bench.recorder.events if isinstance(e, BatchLeft)]
+    assert first.size_bytes > 0

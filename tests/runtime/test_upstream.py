@@ -100,6 +100,14 @@ async def test_a_cancelled_probe_gives_its_place_back(bench, reply) -> None:
     assert upstream.breaker.snapshot("u", "k")["state"] == "closed"
 
 
+async def test_what_the_upstream_takes_for_the_time_is_told(bench, reply) -> None:
+    upstream, _ = bench.upstream([reply(date="Tue, 24 Nov 2026 12:00:00 GMT"), reply()])
+    for _ in range(2):
+        await upstream.ask(ask())
+    dates = [e.date for e in bench.recorder.events if isinstance(e, Exchange)]
+    assert dates == ["Tue, 24 Nov 2026 12:00:00 GMT", None]
+
+
 def test_json_answers_are_read_or_explained(reply) -> None:
     assert json_of(reply(200, {"a": 1})) == {"a": 1}
     with pytest.raises(ApiKeyRefused, match="bad key"):

@@ -37,7 +37,7 @@ from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.drain import OpenRequests
-from tinkex_proxy.runtime.events import CallEnded, Hub, Note
+from tinkex_proxy.runtime.events import CallEnded, CallRecognised, Hub, Note
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
@@ -209,6 +209,7 @@ class CallRoute:
         if wishes.idempotency_key is not None:
             first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
             if first is not None:
+                services.hub.tell(CallRecognised(self._operation))
                 return first, None
         hold.count()
         now = services.clock.now()

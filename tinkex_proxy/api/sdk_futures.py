@@ -24,13 +24,14 @@ from tinkex_proxy.errors import (
     UpstreamFailed,
 )
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.events import Trained
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON
-from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order
-from tinkex_proxy.wire.output import is_protobuf
+from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order, Training
+from tinkex_proxy.wire.output import is_protobuf, loss_sum_of
 from tinkex_proxy.wire.sdk import json_answer
 
 __all__ = ["Running", "SdkFutures"]
@@ -137,7 +138,17 @@ class SdkFutures:
 
     def _watch(self, account: Account, entry: Entry) -> None:
         account.serve(entry.task)
-        entry.task.add_done_callback(lambda _: self._running.pop(entry.id, None))
+        entry.task.add_done_callback(lambda _: self._ended(account, entry))
+
+    def _ended(self, account: Account, entry: Entry) -> None:
+        running = self._running.pop(entry.id, None)
+        if running is None or entry.task.cancelled() or entry.task.exception() is not None:
+            return
+        work, answer = running.call.work, entry.task.result()
+        if isinstance(work, Training) and not work.forward_only:
+            loss = loss_sum_of(answer.body, answer.headers.get("content-type", JSON))
+            if loss is not None:
+                account.tools.hub.tell(Trained(running.model.model_id, loss))
 
     async def retrieve(
         self, account: Account, headers: Mapping[str, str], body: bytes, receive: Receive

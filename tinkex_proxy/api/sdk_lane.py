@@ -23,6 +23,7 @@ from tinkex_proxy.api.callers import coalesce_of, digest_of
 from tinkex_proxy.api.sdk_futures import Running, SdkFutures
 from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.events import CallRecognised
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
@@ -128,7 +129,9 @@ class LaneCalls:
         key = None if asked.seq_id is None else f"\0{asked.model_id}\0{caller}\0{asked.seq_id}"
         digest = digest_of("POST", request.name, request.body)
         entry = None if key is None else self._repeated(account, key, digest)
-        if entry is None:
+        if entry is not None:
+            account.tools.hub.tell(CallRecognised(f"sdk_{request.name}"))
+        else:
             if asked.seq_id is not None and model.callers.taken(caller, asked.seq_id):
                 raise _reused(asked.seq_id, "and its answer is no longer kept")
             account.upstream.breaker.check()

@@ -212,6 +212,13 @@ class Breaker:
         self._hub.tell(BreakerDropped(self.id))
         self._hub = Hub([], on_broken=_nothing)
 
+    @property
+    def state(self) -> State:
+        """As it is now; right without traffic."""
+        state = self._gate.state(self._clock.now())
+        self._moved()
+        return state
+
     def snapshot(self, upstream: str, key_id: str) -> dict[str, object]:
         """What `GET /breakers` shows; right without traffic. `forced` is there only where it is."""
         now = self._clock.now()

@@ -4,17 +4,20 @@ Metrics and logs hang on this one seam: the code that acts says what it did and 
 listener that raises is reported once by the hub and can break nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.core.quantiles import Quantiles
 
 __all__ = [
     "BatchLeft",
     "BreakerDropped",
+    "CallCut",
     "CallEnded",
+    "CallRecognised",
     "Event",
     "Exchange",
     "Hub",
@@ -26,18 +29,31 @@ __all__ = [
     "Note",
     "Repeated",
     "Shed",
+    "SnapshotTaken",
+    "Trained",
     "Transition",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request to the upstream ended. `status` is None when no answer came."""
+    """One request to the upstream ended.
+
+    Attributes:
+        operation: what it was for.
+        status: of its answer; None when none came.
+        outcome: how the breaker judged it.
+        duration_s: how long it took.
+        trace_id: the trace that it is part of, if that is recorded.
+        date: the `Date` of its answer.
+    """
 
     operation: str
     status: int | None
     outcome: Outcome
     duration_s: float
+    trace_id: str | None = None
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +66,7 @@ class BatchLeft:
     requests: int
     datums: int
     waited_s: float
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +88,58 @@ class BreakerDropped:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A caller's call ended; `code` is `ok` or the code of its problem."""
+    """A caller's call ended.
+
+    Attributes:
+        operation: what was asked.
+        code: `ok`, or the code of its problem.
+        duration_s: how long it took.
+        trace_id: the trace that it is part of, if that is recorded.
+    """
 
     operation: str
     code: str
     duration_s: float
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecognised:
+    """A call was the repetition of an earlier one, and has its answer."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallCut:
+    """A call was too large for one submit and goes in several."""
+
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A `forward_backward` of one caller has its answer; the loss is the sum over its datums."""
+
+    model_id: str
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """It was time for a snapshot of the metrics.
+
+    Attributes:
+        metrics: all of them, as `GET /metrics/snapshot` shows them.
+        requests: how many requests of callers were answered since the last one.
+        failures: how many of those with anything but a 2xx.
+        recent_ms: how long those of the last minutes took, in milliseconds.
+    """
+
+    metrics: Mapping[str, object]
+    requests: int
+    failures: int
+    recent_ms: Quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +202,10 @@ Event = (
     | Transition
     | BreakerDropped
     | CallEnded
+    | CallRecognised
+    | CallCut
+    | Trained
+    | SnapshotTaken
     | ModelsLost
     | Repeated
     | Shed

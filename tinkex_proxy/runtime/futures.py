@@ -65,6 +65,7 @@ class _Glance(msgspec.Struct):
 class _Progress:
     """What a sequence of polls has seen."""
 
+    since: float
     state: str | None = None
     spurious: int = 0
     early: int = 0
@@ -88,6 +89,16 @@ class Poller:
         self._clock = clock
         self._hold_s = hold_s
         self._waiting: set[_Progress] = set()
+
+    @property
+    def pending(self) -> int:
+        """How many results are awaited."""
+        return len(self._waiting)
+
+    @property
+    def oldest(self) -> float | None:
+        """Since when the oldest of them has been; None without any."""
+        return min((progress.since for progress in self._waiting), default=None)
 
     def states(self) -> Mapping[str, int]:
         """How many requests the upstream was last heard to hold in each of `QUEUE_STATES`."""
@@ -121,7 +132,7 @@ class Poller:
             timeout_s=self._hold_s,
             patience=True,
         )
-        progress = _Progress()
+        progress = _Progress(self._clock.now())
 
         def noted(state: QueueState) -> None:
             progress.state = state.state if state.state in QUEUE_STATES else QUEUE_STATES[-1]

@@ -319,6 +319,7 @@ class LaneDriver:
                 len(calls),
                 batch.datums,
                 batch.waited_s,
+                sum(item.size_bytes for item in batch.items),
             )
         )
 

@@ -15,6 +15,7 @@ promised, else when its caller repeats it. What of it was sent is not sent again
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -174,6 +175,16 @@ class Ledger:
     def running(self) -> int:
         """Calls that have not ended."""
         return len(self._entries) - len(self._kept)
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many answers are kept, and their bytes."""
+        return len(self._kept), self._kept_bytes
+
+    def pending(self) -> Mapping[str, int]:
+        """Calls that have not ended, by operation."""
+        asked = [entry.asked for entry in self._entries.values() if entry.ended_at is None]
+        return Counter(each.operation for each in asked if each is not None)
 
     def repeated(self, owner: str, key: str, digest: bytes) -> Entry | None:
         """The first call under this key, or None if this is the first.

@@ -20,6 +20,7 @@ from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.events import CallCut, Trained
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
@@ -206,10 +207,15 @@ async def train(
             await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
     parts = _cut(account, call, sizes)
+    if len(parts) > 1:
+        account.tools.hub.tell(CallCut(len(parts)))
     works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
     calls = ticket.put(model, works, item=item)
     shares = await _all(calls, ticket)
-    return _answer(call, [share for share in shares if isinstance(share, Share)])
+    answer = _answer(call, [share for share in shares if isinstance(share, Share)])
+    if answer.loss is not None and not forward_only:
+        account.tools.hub.tell(Trained(call.model_id, answer.loss))
+    return answer
 
 
 def _cut(account: Account, call: TrainingCall, sizes: Sequence[int]) -> list[tuple[Datum, ...]]:

@@ -195,11 +195,12 @@ class Upstream:
         permit = await self._permit(ask.operation) if guarded else None
         began = self._clock.now()
         status: int | None = None
+        date: str | None = None
         outcome = Outcome.NEUTRAL
         detail = "cancelled"
         try:
             response = await self._transport.send(self._request(ask))
-            status = response.status
+            status, date = response.status, response.headers.get("date")
             outcome = of_status(ask.operation, status)
             detail = f"{ask.path} answered {status}"
         except TransportFault as fault:
@@ -212,7 +213,7 @@ class Upstream:
                 timed = ask.operation is not Operation.POLL
                 self.breaker.settle(permit, outcome, detail, timed=timed)
             took = self._clock.now() - began
-            self._hub.tell(Exchange(ask.operation.value, status, outcome, took))
+            self._hub.tell(Exchange(ask.operation.value, status, outcome, took, date=date))
         self.reached = True
         return response
 

@@ -1,0 +1,101 @@
+"""What the snapshot holds of the proxy itself, and its telling in intervals.
+
+Requests are those of callers, as they see them: an HTTP request and its answer. Only 2xx is a
+success; a request whose caller left before there was an answer has no duration, and counts as
+neither. With `metrics.enabled = false` nobody tells of HTTP requests; all else still counts.
+
+A snapshot is told at each interval: to those who follow (`GET /metrics/events`), and as a log line,
+at level info where there were requests since the last one and at debug where there were none, so
+that a proxy at rest is silent.
+"""
+
+from collections.abc import Callable
+
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import BatchLeft, Event, Hub, SnapshotTaken, Trained
+from tinkex_proxy.runtime.series import SNAPSHOT
+from tinkex_proxy.runtime.snapshot import Snapshot
+
+__all__ = ["Intervals", "Observer"]
+
+
+class Observer:
+    """Feeds a snapshot.
+
+    Args:
+        snapshot: what is fed.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        for row in SNAPSHOT.values():
+            snapshot.declare(row.name, row.kind)
+
+    def on_event(self, event: Event) -> None:
+        """Take one record."""
+        match event:
+            case BatchLeft() if event.datums:  # an optim_step goes alone, and would halve the mean
+                self._snapshot.record_histogram("tinkex.batch.size", event.requests)
+            case Trained():
+                name = "tinkex.training.loss_total"
+                self._snapshot.record_summary(name, event.loss, event.model_id)
+            case _:
+                pass
+
+    def on_request(self, status: int, duration_s: float) -> None:
+        """Count one request of a caller that was answered."""
+        ok = 200 <= status < 300
+        self._snapshot.increment("tinkex.requests.total")
+        self._snapshot.increment("tinkex.requests.success" if ok else "tinkex.requests.failure")
+        self._snapshot.record_histogram("tinkex.request.duration_ms", duration_s * 1000)
+
+
+class Intervals:
+    """Tells of a snapshot again and again, while it is started.
+
+    Args:
+        snapshot: what is told.
+        interval_s: time between two.
+        clock: measures that.
+        hub: is told.
+    """
+
+    def __init__(self, snapshot: Snapshot, interval_s: float, *, clock: Clock, hub: Hub) -> None:
+        self._snapshot = snapshot
+        self._interval_s = interval_s
+        self._clock = clock
+        self._hub = hub
+        self._call_off: Callable[[], None] | None = None
+        self._before = (0.0, 0.0)
+
+    def reconfigure(self, interval_s: float) -> None:
+        """Tell at other intervals, the first one when one has passed from now."""
+        self._interval_s = interval_s
+        if self._call_off is not None:
+            self.stop()
+            self.start()
+
+    def start(self) -> None:
+        """Tell the first one when an interval has passed."""
+        self._call_off = self._clock.call_later(self._interval_s, self._tell)
+
+    def stop(self) -> None:
+        """Tell no more."""
+        if self._call_off is not None:
+            self._call_off()
+            self._call_off = None
+
+    def _tell(self) -> None:
+        self.start()
+        total = self._snapshot.counted("tinkex.requests.total")
+        failed = self._snapshot.counted("tinkex.requests.failure")
+        before = self._before if total >= self._before[0] else (0.0, 0.0)  # else it was reset
+        self._before = total, failed
+        self._hub.tell(
+            SnapshotTaken(
+                self._snapshot.get_all_metrics(),
+                requests=int(total - before[0]),
+                failures=max(0, int(failed - before[1])),
+                recent_ms=self._snapshot.recent("tinkex.request.duration_ms"),
+            )
+        )

@@ -102,6 +102,7 @@ SEEN: dict[str, tuple[object, Callable[[Proxy], object], object]] = {
     "admission.max_calls": (7, lambda p: bounds(p).max_calls, 7),
     "admission.max_lane_depth": (70, lambda p: bounds(p).max_lane_depth, 70),
     "admission.body_timeout_s": (7, lambda p: p.services.settings.body.stall_s, 7),
+    "metrics.snapshot_interval_ms": (70, lambda p: p.intervals._interval_s, 0.07),
     "sdk.coalesce": (True, lambda p: sdk(p)._lanes.coalesce, True),
     "calls.default_timeout_s": (7, lambda p: p.services.settings.default_timeout_s, 7),
     "calls.retention_s": (7, lambda p: p.services.ledger._retention.keep_s, 7),
@@ -129,7 +130,6 @@ OTHERWISE = {
     "journal.max_bytes": 2**21,
     "sdk.mode": "transparent",
     "metrics.enabled": False,
-    "metrics.snapshot_interval_ms": 7,
     "metrics.histogram_max_size": 7,
 }
 

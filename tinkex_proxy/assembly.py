@@ -1,6 +1,7 @@
 """Everything is built here, once, from the configuration: no socket is opened, no task started."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import platform
 import random
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -22,9 +24,10 @@ from tinkex_proxy.api.breakers import Breakers
 from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.lifecycle import Lifecycle
-from tinkex_proxy.api.operations import Operations, Readiness
+from tinkex_proxy.api.operations import Operations, Readiness, Scraped
 from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings, sdk_routes
+from tinkex_proxy.api.snapshots import Snapshots
 from tinkex_proxy.config import Settings, masked
 from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.backoff import Backoff
@@ -40,17 +43,25 @@ from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.drain import Ending
 from tinkex_proxy.runtime.events import Hub, Listener, Note
-from tinkex_proxy.runtime.feed import Feed
+from tinkex_proxy.runtime.feed import BreakerFeed, Feed, SnapshotFeed
 from tinkex_proxy.runtime.futures import Poller
-from tinkex_proxy.runtime.gauges import families
+from tinkex_proxy.runtime.gauges import breaker_number, readings, sessions
 from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
-from tinkex_proxy.runtime.metrics import JournalMetrics, Metrics, StateCollector
+from tinkex_proxy.runtime.metrics import (
+    JournalMetrics,
+    Metrics,
+    StateCollector,
+    registry_of_process,
+)
+from tinkex_proxy.runtime.observer import Intervals, Observer
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.recognition import Assumed, Recognition
+from tinkex_proxy.runtime.skew import Skew
+from tinkex_proxy.runtime.snapshot import Snapshot
 from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
@@ -68,6 +79,10 @@ LEASE_MARGIN_S: Final = 30.0
 REACH_BACKOFF: Final = Backoff(base_s=0.5, cap_s=5.0)
 
 
+# An hour of them, at some 3 kB each and 100 bytes for each model.
+KEPT_SNAPSHOTS: Final = 60
+
+
 @dataclass(slots=True)
 class Proxy:
     """A whole proxy, built and not yet listening.
@@ -77,6 +92,9 @@ class Proxy:
         services: what the plain calls work with.
         readiness: what `/health/ready` says.
         feed: what those see who follow the breakers.
+        snapshot: the metrics, for those who run the proxy in their own process.
+        snapshots: what those see who follow these.
+        intervals: when they are told.
         ending: its end: who wants it, and how far it is.
         reloads: the configuration in force, and the way to another.
         journal: what outlasts it.
@@ -86,6 +104,9 @@ class Proxy:
     services: Services
     readiness: Readiness
     feed: Feed
+    snapshot: Snapshot
+    snapshots: Feed
+    intervals: Intervals
     ending: Ending
     reloads: Reloads
     journal: Journal
@@ -107,6 +128,7 @@ class Proxy:
                 await services.open.none()
         finally:
             self.feed.close()
+            self.snapshots.close()
 
     async def cut_off(self) -> None:
         """End what still runs, where it is; with a journal it goes on in the next run.
@@ -158,20 +180,8 @@ def build(
         StoreError: the store cannot be read or written.
     """
     clock = clock or MonotonicClock()
-    log = structlog.get_logger("tinkex_proxy")
-    registry = CollectorRegistry()
-    feed = Feed(
-        secrets.token_hex(4),
-        clock=clock,
-        wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
-    )
-    listeners: list[Listener] = [LogListener(), feed]
-    if settings.metrics.enabled:
-        listeners += [Metrics(registry), JournalMetrics(registry)]
-    hub = Hub(
-        listeners,
-        on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
-    )
+    sight = _sight(settings, clock)
+    hub, snapshot = sight.hub, sight.snapshot
     tasks = Tasks(lambda name, error: hub.tell(Note("error", f"task {name} failed", error)))
     transport = open_transport(
         settings.upstream.transport,
@@ -221,20 +231,66 @@ def build(
     )
     readiness = Readiness()
     reloads = Reloads(settings, reread or (lambda: settings))
-    proxy = Proxy(_unbuilt, services, readiness, feed, Ending(clock), reloads, journal)
-    operations = _operations(proxy, registry)
-    registry.register(_states(services, operations, tasks))
+    intervals = Intervals(snapshot, _interval_s(settings), clock=clock, hub=hub)
+    shown = sight.feed, snapshot, sight.snapshots, intervals
+    proxy = Proxy(_unbuilt, services, readiness, *shown, Ending(clock), reloads, journal)
+    operations = _operations(proxy, sight)
+    sight.registry.register(_states(proxy, operations, tasks, sight.skew))
+    snapshot.watch_gauge("tinkex.active_sessions", lambda: sessions(accounts))
+    snapshot.watch_gauge("tinkex.circuit_breaker.state", lambda: breaker_number(accounts))
     sdk = SdkRoute(services, _sdk_settings(settings))
     app = make_app(
         operations,
         [*plain_routes(services), *sdk_routes(sdk)],
-        lifespan=_lifespan(services, readiness, transport, tasks, journal),
+        lifespan=_lifespan(services, readiness, transport, tasks, journal, intervals),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
     proxy.app = app
     _feed(reloads, services, makings, app, sdk)
+    reloads.feed(_interval_s, intervals.reconfigure)
     return proxy
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What sees what happens, and the hub that tells it."""
+
+    hub: Hub
+    feed: BreakerFeed
+    snapshot: Snapshot
+    snapshots: SnapshotFeed
+    observer: Observer
+    registry: CollectorRegistry
+    skew: Skew
+    scraped: Scraped | None
+
+
+def _sight(settings: Settings, clock: Clock) -> _Sight:
+    log = structlog.get_logger("tinkex_proxy")
+    run = secrets.token_hex(4)
+    now = time.time  # noqa: TID251 - shown to people, decides nothing
+    feed = BreakerFeed(run, clock=clock, wall_clock=now)
+    snapshots = SnapshotFeed(run, clock=clock, wall_clock=now, kept=KEPT_SNAPSHOTS)
+    snapshot = Snapshot(clock, max_bins=settings.metrics.histogram_max_size)
+    observer = Observer(snapshot)
+    registry = registry_of_process()
+    skew = Skew(now)
+    listeners: list[Listener] = [LogListener(), feed, snapshots, observer]
+    scraped: Scraped | None = None
+    if settings.metrics.enabled:
+        metrics = Metrics(registry, snapshot.refused)
+        scraped = Scraped(registry, metrics.http)
+        listeners += [metrics, JournalMetrics(registry), skew]
+    hub = Hub(
+        listeners,
+        on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
+    )
+    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped)
+
+
+def _interval_s(settings: Settings) -> float:
+    return settings.metrics.snapshot_interval_ms / 1000
 
 
 async def _unbuilt(*_: object) -> None:
@@ -404,7 +460,7 @@ def _base_url(settings: Settings) -> str:
     return str(settings.upstream.base_url).rstrip("/")
 
 
-def _operations(proxy: Proxy, registry: CollectorRegistry) -> Operations:
+def _operations(proxy: Proxy, sight: _Sight) -> Operations:
     services, settings = proxy.services, proxy.reloads.settings
     upstream = _base_url(settings)
     return Operations(
@@ -412,7 +468,7 @@ def _operations(proxy: Proxy, registry: CollectorRegistry) -> Operations:
         clock=services.clock,
         intake=services.intake,
         readiness=proxy.readiness,
-        registry=registry if settings.metrics.enabled else None,
+        scraped=sight.scraped,
         upstream=upstream,
         config=lambda: masked(proxy.reloads.settings),
         version={
@@ -426,6 +482,7 @@ def _operations(proxy: Proxy, registry: CollectorRegistry) -> Operations:
             lambda: [(account.key_id, account.upstream.breaker) for account in services.accounts],
             proxy.feed,
         ),
+        snapshots=Snapshots(proxy.snapshot, proxy.snapshots, sight.observer.on_request),
         lifecycle=Lifecycle(
             ending=proxy.ending,
             running=partial(_running, services),
@@ -446,39 +503,25 @@ def _running(services: Services) -> dict[str, object]:
     }
 
 
-def _states(services: Services, operations: Operations, tasks: Tasks) -> StateCollector:
-    accounts, intake = services.accounts, services.intake
+def _states(proxy: Proxy, operations: Operations, tasks: Tasks, skew: Skew) -> StateCollector:
+    services = proxy.services
 
-    def alive() -> float:
-        return sum(1 for a in accounts for m in a.models.values() if m.gone is None)
-
-    def sessions() -> float:
-        return sum(1 for a in accounts if a.session.current is not None)
-
-    def depth() -> float:
-        return sum(m.driver.lane.depth for a in accounts for m in a.models.values())
+    def config_hash() -> str:
+        told = msgspec.json.encode(operations.config(), order="sorted")
+        return hashlib.sha256(told).hexdigest()
 
     return StateCollector(
         operations.breakers.snapshots,
         {
-            "tinkex_proxy_lanes": ("Lanes of live models.", alive),
-            "tinkex_proxy_sessions": ("Upstream sessions kept alive.", sessions),
-            "tinkex_proxy_lane_depth": ("Calls that have not left their lane.", depth),
-            "tinkex_proxy_inflight_calls": (
-                "Calls that were taken on and have not ended.",
-                lambda: intake.usage.calls,
+            **readings(services.accounts, services.ledger, services.intake, tasks, services.clock),
+            "tinkex_proxy_inflight_requests": lambda: services.open.count + services.polls.count,
+            "tinkex_proxy_upstream_clock_skew_seconds": lambda: (
+                () if skew.seconds is None else skew.seconds
             ),
-            "tinkex_proxy_inflight_bytes": (
-                "Bytes that calls hold: bodies, and what is made of them.",
-                lambda: intake.usage.size_bytes,
-            ),
-            "tinkex_proxy_tasks": (
-                "Background tasks. A proxy at rest has one for each session, its heartbeat.",
-                lambda: len(tasks),
-            ),
+            "tinkex_proxy_series_refused_total": lambda: proxy.snapshot.refused.count,
         },
         {"version": str(operations.version["version"]), "python": platform.python_version()},
-        families(accounts),
+        config_hash,
     )
 
 
@@ -488,14 +531,17 @@ def _lifespan(
     transport: Transport,
     tasks: Tasks,
     journal: Journal,
+    intervals: Intervals,
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         readiness.started = True
         tasks.spawn("reach the upstream", _reach(services, readiness))
+        intervals.start()
         try:
             yield
         finally:
+            intervals.stop()
             await journal.close()  # first: what is ended by our end goes on in the next run
             for account in services.accounts:
                 account.close()

@@ -28,7 +28,6 @@ _TRANSPORT: Final = "the HTTP client is made once, and requests are on its conne
 _ROUTES: Final = "routes and metrics are made once"
 _JOURNAL: Final = "the journal is opened once"
 _BUDGET: Final = "what was sent again is counted against it"
-_UNREAD: Final = "nothing reads it yet"
 
 RESTART: Final = {
     "server.host": _LISTENER,
@@ -49,8 +48,7 @@ RESTART: Final = {
     "journal.max_bytes": _JOURNAL,
     "sdk.mode": "a model of an SDK has a lane from its first call on, or never",
     "metrics.enabled": _ROUTES,
-    "metrics.snapshot_interval_ms": _UNREAD,
-    "metrics.histogram_max_size": _UNREAD,
+    "metrics.histogram_max_size": "bins that have been made cannot be made again",
 }
 
 LIVE: Final = frozenset(
@@ -88,6 +86,7 @@ LIVE: Final = frozenset(
         "batching.max_bytes",
         "batching.idle_flush_ms",
         "batching.preferred_sizes",
+        "metrics.snapshot_interval_ms",
         "sdk.coalesce",
         "calls.default_timeout_s",
         "calls.retention_s",

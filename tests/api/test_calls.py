@@ -20,6 +20,8 @@ async def test_the_same_idempotency_key_gets_the_first_answer(proxy) -> None:
     }
     lane = (await proxy.client.get("/lanes")).json()["lanes"][0]
     assert lane["calls"] == 1
+    hits = 'tinkex_proxy_dedup_hits_total{operation="forward_backward"} 2.0'
+    assert hits in (await proxy.client.get("/metrics")).text
     other = await train(proxy, model_id, [datum(2)], Idempotency_Key="k1")
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
 

@@ -272,6 +272,8 @@ async def test_a_lane_has_a_depth_and_another_is_not_touched(waiting) -> None:
     refused(await train(proxy, one.model_id, [datum(1)]), "admission.max_lane_depth")
     other = await proxy.create()
     assert (await train(proxy, other, [datum(1)])).status_code == 200
+    metrics = (await proxy.client.get("/metrics")).text
+    assert "tinkex_proxy_inflight_requests 2.0" in metrics
     await one.end()
     told = [item.get("error", {}).get("code") for item in (await batch).json()["results"]]
     assert told == [None, None, "overloaded", "overloaded"]
@@ -279,6 +281,7 @@ async def test_a_lane_has_a_depth_and_another_is_not_touched(waiting) -> None:
     assert shown["shed"] == {"bytes": 0, "calls": 0, "lane": 3}
     metrics = (await proxy.client.get("/metrics")).text
     assert 'tinkex_proxy_shed_total{reason="lane"} 3.0' in metrics
+    assert "tinkex_proxy_inflight_requests 0.0" in metrics
     assert "tinkex_proxy_inflight_bytes 0.0" in metrics
     assert "tinkex_proxy_inflight_calls 0.0" in metrics
 

@@ -3,10 +3,15 @@ import socket
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
-from tinkex_proxy.api.app import _METHODS
+from tinkex_proxy.api.http_metrics import METHODS
 from tinkex_proxy.api.operations import Readiness
 from tinkex_proxy.runtime.futures import QUEUE_STATES
+from tinkex_proxy.runtime.series import SERIES
 
 CANARY = "tml-canary-5d1f0c"
 
@@ -75,6 +80,9 @@ async def test_a_proxy_at_rest_has_a_heartbeat_for_each_session_and_nothing_else
     await come_to(1.0)
 
 
+OPEN_METRICS = {"accept": "application/openmetrics-text; version=1.0.0"}
+
+
 async def test_metrics_in_both_formats(proxy) -> None:
     await proxy.create()
     text = await proxy.client.get("/metrics")
@@ -83,10 +91,45 @@ async def test_metrics_in_both_formats(proxy) -> None:
     assert 'tinkex_proxy_circuit_breaker_state{breaker="' in text.text
     assert "tinkex_proxy_lanes 1.0" in text.text
     assert 'handler="/v1/models"' in text.text
-    asked = {"accept": "application/openmetrics-text; version=1.0.0"}
-    open_metrics = await proxy.client.get("/metrics", headers=asked)
+    open_metrics = await proxy.client.get("/metrics", headers=OPEN_METRICS)
     assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
     assert open_metrics.text.endswith("# EOF\n")
+
+
+# What the text format, older than these two, calls them.
+OLDER_KINDS = {"info": "gauge", "stateset": "gauge"}
+
+
+@pytest.mark.parametrize(
+    ("parse", "headers", "older"),
+    [(text_string_to_metric_families, {}, True), (open_metrics_families, OPEN_METRICS, False)],
+)
+async def test_all_that_is_scraped_is_as_the_table_says(proxy, parse, headers, older) -> None:
+    """Both formats can be read; every series is in the table, and every row is there."""
+    model_id = await proxy.create()
+    tokens = [1, 2]
+    body = {"model_id": model_id, "data": [{"tokens": tokens, "targets": tokens}]}
+    for _ in range(2):
+        traced = {"traceparent": f"00-{'4b' * 16}-{'f0' * 8}-01", "Idempotency-Key": "k"}
+        assert (await proxy.post("/v1/forward_backward", body, **traced)).status_code == 200
+    text = (await proxy.client.get("/metrics", headers=headers)).text
+    found = {}
+    for family in parse(text):
+        if family.name.endswith("_created") and family.name not in SERIES:
+            continue
+        name = family.name
+        if family.type == "counter" or (family.type == "info" and not older):
+            name += {"counter": "_total", "info": "_info"}[family.type]
+        found[name], row = family, SERIES[name]
+        assert family.type == (OLDER_KINDS.get(row.kind, row.kind) if older else row.kind)
+        assert family.documentation == row.text
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(row.labels)
+            assert "le" not in sample.labels or row.kind == "histogram"
+    assert set(found) == set(SERIES)
+    (skew,) = found["tinkex_proxy_upstream_clock_skew_seconds"].samples
+    assert abs(skew.value) < 5, "the upstream is on this machine"
+    assert ("trace_id" in text) is not older
 
 
 async def scraped(proxy) -> dict[str, float]:
@@ -177,7 +220,7 @@ async def test_junk_paths_make_no_new_series(proxy) -> None:
 
 async def test_junk_methods_make_no_new_series(proxy, routes) -> None:
     """Those that the parser knows share one label; those that it does not never come to us."""
-    assert {method for _, method in routes} <= _METHODS, "a method of ours would be called other"
+    assert {method for _, method in routes} <= METHODS, "a method of ours would be called other"
     paths = ("/junk", "/health/live", "/v1/models")
     for path in paths:
         assert (await proxy.client.request("PROPFIND", path)).status_code in {404, 405}

@@ -4,9 +4,10 @@ import json
 import pytest
 
 from tinkex_proxy.core.circuit import State
+from tinkex_proxy.core.quantiles import Quantiles
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import BreakerDropped, Note, Transition
-from tinkex_proxy.runtime.feed import KEEP_ALIVE_S, KEPT_EVENTS, Feed
+from tinkex_proxy.runtime.events import BreakerDropped, Note, SnapshotTaken, Transition
+from tinkex_proxy.runtime.feed import KEEP_ALIVE_S, KEPT_EVENTS, BreakerFeed, Feed, SnapshotFeed
 
 HELLO = b": following\n\n"
 
@@ -18,7 +19,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def feed(clock: ManualClock) -> Feed:
-    return Feed("run", clock=clock, wall_clock=lambda: 1.5)
+    return BreakerFeed("run", clock=clock, wall_clock=lambda: 1.5)
 
 
 def trip(feed: Feed, times: int = 1) -> None:
@@ -112,3 +113,15 @@ async def test_the_end_is_told_all_that_was_and_nothing_waits_any_more(feed: Fee
     assert [part async for part in follower] == []
     assert feed.readers == 0
     assert [part async for part in feed.follow(None)] == [HELLO]
+
+
+async def test_snapshots_are_told_as_they_are_and_the_last_few_are_kept(clock: ManualClock) -> None:
+    feed = SnapshotFeed("run", clock=clock, wall_clock=lambda: 1.5, kept=2)
+    for number in range(3):
+        feed.on_event(SnapshotTaken({"counters": {"a": number}}, 0, 0, Quantiles(0)))
+    feed.on_event(Note("info", "no snapshot"))
+    feed.close()
+    told = b"".join([text async for text in feed.follow("run-0")])
+    assert b'event: missed\ndata: {"events":1}' in told
+    assert ids(told) == ["run-2", "run-3"]
+    assert b'event: snapshot\ndata: {"at":1.5,"counters":{"a":2}}' in told

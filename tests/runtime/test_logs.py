@@ -6,6 +6,7 @@ import structlog
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.core.quantiles import Quantiles
 from tinkex_proxy.runtime.events import (
     BatchLeft,
     Exchange,
@@ -14,6 +15,7 @@ from tinkex_proxy.runtime.events import (
     JournalWritten,
     ModelsLost,
     Note,
+    SnapshotTaken,
     Transition,
 )
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
@@ -105,3 +107,27 @@ def test_console_lines_are_for_people(capsys, form) -> None:
     configure_logs("info", form)
     LogListener().on_event(Note("warning", "look here"))
     assert "look here" in capsys.readouterr().err
+
+
+def test_a_snapshot_is_a_line_where_there_were_requests(capsys) -> None:
+    """A proxy at rest is silent, but at level debug."""
+    configure_logs("info", "json")
+    listener = LogListener()
+    recent = Quantiles(3, 23.3, 10.0, 40.0, p50=20.0, p95=40.00049, p99=40.0)
+    listener.on_event(SnapshotTaken({}, 3, 1, recent))
+    listener.on_event(SnapshotTaken({}, 0, 0, Quantiles(0)))
+    (line,) = lines_of(capsys)
+    del line["timestamp"]
+    assert line == {
+        "event": "metrics",
+        "level": "info",
+        "requests": 3,
+        "failures": 1,
+        "p50_ms": 20.0,
+        "p95_ms": 40.0,
+        "p99_ms": 40.0,
+    }
+    configure_logs("debug", "json")
+    LogListener().on_event(SnapshotTaken({}, 0, 0, Quantiles(0)))
+    (line,) = lines_of(capsys)
+    assert (line["level"], line["p99_ms"]) == ("debug", None)

@@ -1,13 +1,20 @@
 import itertools
+import sys
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.runtime.events import (
     BatchLeft,
+    BreakerDropped,
+    CallCut,
     CallEnded,
+    CallRecognised,
     Exchange,
     JournalFailed,
     JournalWritten,
@@ -18,12 +25,16 @@ from tinkex_proxy.runtime.events import (
     Transition,
 )
 from tinkex_proxy.runtime.metrics import (
-    DURATION_BUCKETS,
-    Family,
+    MAX_CHILDREN,
+    Children,
     JournalMetrics,
+    Ladder,
     Metrics,
     StateCollector,
+    class_of,
+    registry_of_process,
 )
+from tinkex_proxy.runtime.series import DURATION_BUCKETS, Refused
 
 
 @pytest.fixture
@@ -37,7 +48,9 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
         CallEnded("forward", "ok", 0.5),
         Exchange("poll", 408, Outcome.SUCCESS, 0.1),
         Exchange("submit", None, Outcome.FAILURE, 0.1),
-        BatchLeft("m", 3, "linger", 4, 9, 0.005),
+        CallRecognised("forward"),
+        CallCut(3),
+        BatchLeft("m", 3, "linger", 4, 9, 0.005, 5000),
         BatchLeft("m", 4, "alone", 1, 0, 0.0),
         Transition("b", State.CLOSED, State.OPEN, "x"),
         ModelsLost("s", 3, "x"),
@@ -60,6 +73,9 @@ def test_every_event_is_counted_under_its_labels(registry) -> None:
     assert value("tinkex_proxy_batch_flushes_total", {"reason": "linger"}) == 1
     assert value("tinkex_proxy_batch_requests_sum") == 5
     assert value("tinkex_proxy_batch_datums_count") == 1
+    assert value("tinkex_proxy_batch_bytes_sum") == 5000
+    assert value("tinkex_proxy_batch_split_total") == 1
+    assert value("tinkex_proxy_dedup_hits_total", {"operation": "forward"}) == 1
     moved = {"breaker": "b", "from": "closed", "to": "open"}
     assert value("tinkex_proxy_circuit_breaker_transitions_total", moved) == 1
     assert value("tinkex_proxy_models_lost_total") == 3
@@ -82,28 +98,138 @@ def test_the_ladder_reaches_from_a_millisecond_to_a_training_call() -> None:
     assert all(1.41 < upper / lower < 1.42 for lower, upper in pairs)
 
 
+def shown(state: str = "closed", rejected: int = 0, stale: int = 0) -> dict[str, object]:
+    return {"id": "b", "state": state, "counts": {"rejected": rejected, "stale": stale}}
+
+
 def test_states_are_read_when_they_are_asked_for(registry) -> None:
-    shown = {"id": "b", "state": "closed"}
-    depth = 0.0
+    now, depth, config = shown(), 0.0, "0"
     registry.register(
-        StateCollector(lambda: [shown], {"g": ("Help.", lambda: depth)}, {"version": "1"})
+        StateCollector(
+            lambda: [now],
+            {"tinkex_proxy_lane_depth": lambda: depth},
+            {"version": "1", "python": "3"},
+            lambda: config,
+        )
     )
+    value = registry.get_sample_value
     labels = {"breaker": "b", "tinkex_proxy_circuit_breaker_state": "half_open"}
-    assert registry.get_sample_value("tinkex_proxy_circuit_breaker_state", labels) == 0
-    shown["state"] = "half_open"
-    depth = 7.0
-    assert registry.get_sample_value("tinkex_proxy_circuit_breaker_state", labels) == 1
-    assert registry.get_sample_value("g") == 7
-    assert b'tinkex_proxy_build_info{version="1"} 1.0' in generate_latest(registry)
+    assert value("tinkex_proxy_circuit_breaker_state", labels) == 0
+    now, depth, config = shown("half_open", rejected=3, stale=2), 7.0, "f00"
+    assert value("tinkex_proxy_circuit_breaker_state", labels) == 1
+    assert value("tinkex_proxy_circuit_breaker_rejected_total", {"breaker": "b"}) == 3
+    assert value("tinkex_proxy_circuit_breaker_stale_results_total", {"breaker": "b"}) == 2
+    assert value("tinkex_proxy_lane_depth") == 7
+    assert value("tinkex_proxy_build_info", {"version": "1", "python": "3"}) == 1
+    assert value("tinkex_proxy_config_hash_info", {"sha256": "f00"}) == 1
 
 
 def test_families_are_read_when_they_are_asked_for(registry) -> None:
     held = {"active": 1.0}
-    families = {
-        "q": Family("Help.", "state", held.items),
-        "s": Family("Help.", "key_id", lambda: [("k", 2.5)], total=True),
+    readings = {
+        "tinkex_proxy_queue_state": held.items,
+        "tinkex_proxy_held_back_seconds_total": lambda: [("k", 2.5)],
     }
-    registry.register(StateCollector(list, {}, {}, families))
+    registry.register(StateCollector(list, readings, {}, str))
     held["active"] = 4.0
-    assert registry.get_sample_value("q", {"state": "active"}) == 4
-    assert registry.get_sample_value("s_total", {"key_id": "k"}) == 2.5
+    assert registry.get_sample_value("tinkex_proxy_queue_state", {"state": "active"}) == 4
+    name = "tinkex_proxy_held_back_seconds_total"
+    assert registry.get_sample_value(name, {"key_id": "k"}) == 2.5
+
+
+def test_the_series_of_a_breaker_go_with_it(registry) -> None:
+    metrics = Metrics(registry)
+    metrics.on_event(Transition("b", State.CLOSED, State.OPEN, "x"))
+    metrics.on_event(Transition("c", State.CLOSED, State.OPEN, "x"))
+    metrics.on_event(BreakerDropped("b"))
+    assert b'breaker="b"' not in generate_latest(registry)
+    assert b'breaker="c"' in generate_latest(registry)
+    metrics.on_event(Transition("b", State.CLOSED, State.OPEN, "x"))
+    assert b'breaker="b"' in generate_latest(registry)
+
+
+def test_what_is_told_twice_is_bound_once(registry, monkeypatch) -> None:
+    """Looking labels up costs more than counting does."""
+    metrics = Metrics(registry)
+    metrics.on_event(CallEnded("forward", "ok", 0.5))
+    monkeypatch.setattr(Counter, "labels", None)
+    monkeypatch.setattr(Histogram, "labels", None)
+    metrics.on_event(CallEnded("forward", "ok", 0.5))
+    ok = {"operation": "forward", "code": "ok"}
+    assert registry.get_sample_value("tinkex_proxy_calls_total", ok) == 2
+
+
+def test_there_may_be_as_many_breakers_as_keys(registry) -> None:
+    """Their number is the operator's: `upstream.max_keys`."""
+    refused = Refused()
+    metrics = Metrics(registry, refused)
+    for number in range(MAX_CHILDREN + 1):
+        metrics.on_event(Transition(f"b{number}", State.CLOSED, State.OPEN, "x"))
+    assert refused.count == 0
+    assert f'breaker="b{MAX_CHILDREN}"' in generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(100, "1xx"), (429, "4xx"), (599, "5xx"), (0, "other"), (999, "other")]
+)
+def test_every_status_has_a_class(status: int, told: str) -> None:
+    assert class_of(status) == told
+
+
+@pytest.mark.parametrize("kind", [Counter, Ladder])
+def test_series_beyond_the_bound_are_refused_and_counted(registry, kind) -> None:
+    refused = Refused()
+    children = Children(kind("c", "Help.", ("a",), registry=registry), refused, most=2)
+    for name in ("1", "2", "3", "4", "1"):
+        child = children.get(name)
+        child.inc() if isinstance(child, Counter) else child.observe(1)
+    text = generate_latest(registry)
+    assert refused.count == 2
+    assert b'a="2"' in text
+    assert b'a="3"' not in text
+
+
+@given(st.lists(st.one_of(st.sampled_from(DURATION_BUCKETS), st.floats(0, 2000)), max_size=30))
+def test_a_ladder_counts_as_the_librarys_own_histogram_does(values: list[float]) -> None:
+    """On the bounds too, which belong to the bucket that they end."""
+    own, theirs = CollectorRegistry(), CollectorRegistry()
+    ladder = Ladder("h", "Help.", buckets=DURATION_BUCKETS, registry=own)
+    histogram = Histogram("h", "Help.", buckets=DURATION_BUCKETS, registry=theirs)
+    for value in values:
+        ladder.observe(value)
+        histogram.observe(value)
+
+    def samples(registry: CollectorRegistry) -> list[object]:
+        (family,) = registry.collect()
+        return [s for s in family.samples if not s.name.endswith("_created")]
+
+    assert samples(own) == samples(theirs)
+
+
+def test_a_trace_that_is_recorded_is_an_exemplar(registry) -> None:
+    """Of the bucket that its duration fell into; only OpenMetrics shows it."""
+    metrics = Metrics(registry)
+    traced = "4bf92f3577b34da6a3ce929d0e0e4736"
+    metrics.on_event(CallEnded("forward", "ok", 18.0, trace_id=traced))
+    metrics.on_event(CallEnded("forward", "ok", 0.1))
+    metrics.on_event(Exchange("submit", 200, Outcome.SUCCESS, 0.002, trace_id=traced))
+    metrics.http.count("/v1/forward", "POST", "2xx", 18.0, trace_id=traced)
+    lines = [line for line in open_metrics(registry).decode().splitlines() if traced in line]
+    assert {line.partition("{")[0] for line in lines} == {
+        "tinkex_proxy_call_duration_seconds_bucket",
+        "tinkex_proxy_upstream_request_duration_seconds_bucket",
+        "http_request_duration_seconds_bucket",
+    }
+    assert lines[0].endswith(f' 2.0 # {{trace_id="{traced}"}} 18.0')
+    assert traced not in generate_latest(registry).decode()
+
+
+def test_a_second_listener_on_one_registry_is_an_error_and_not_silence(registry) -> None:
+    Metrics(registry)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        Metrics(registry)
+
+
+def test_the_process_is_shown_where_the_library_can() -> None:
+    resident = registry_of_process().get_sample_value("process_resident_memory_bytes")
+    assert (resident is not None and resident > 2**20) is (sys.platform == "linux")

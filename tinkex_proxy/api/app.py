@@ -6,22 +6,17 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CollectorRegistry
-from prometheus_fastapi_instrumentator import Instrumentator, metrics
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from tinkex_proxy.api.guard import Guard
+from tinkex_proxy.api.http_metrics import instrument
 from tinkex_proxy.api.openapi import openapi_document
 from tinkex_proxy.api.operations import Operations, operations_router
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import MethodNotAllowed, ProxyError, RouteNotFound
-from tinkex_proxy.runtime.metrics import DURATION_BUCKETS
 
 __all__ = ["make_app"]
-
-# What routes here take.
-_METHODS = frozenset({"DELETE", "GET", "HEAD", "POST"})
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -47,8 +42,8 @@ def make_app(
     app.router.routes.extend(plain_routes)
     app.add_exception_handler(HTTPException, _not_routed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    if ops.registry is not None:
-        _instrument(app, ops.registry)
+    if ops.scraped is not None:
+        instrument(app, ops.scraped.registry, ops.scraped.http, ops.snapshots.on_request)
     return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)
 
 
@@ -64,26 +59,3 @@ async def _not_routed(request: Request, raised: Exception) -> Response:
     answer = problem_answer(error, instance=request.url.path, request_id=request_id)
     named = {**headers, **answer.headers, "x-request-id": request_id}
     return Response(answer.body, answer.status, named)
-
-
-def _instrument(app: FastAPI, registry: CollectorRegistry) -> None:
-    """HTTP metrics by route template; unknown paths are one series, and so are unknown methods."""
-    Instrumentator(
-        registry=registry,
-        should_group_untemplated=True,
-        should_ignore_untemplated=False,
-        excluded_handlers=["/metrics"],
-    ).add(
-        _group_methods,
-        metrics.default(
-            registry=registry,
-            latency_highr_buckets=DURATION_BUCKETS,
-            latency_lowr_buckets=DURATION_BUCKETS,
-        ),
-    ).instrument(app)
-
-
-def _group_methods(info: metrics.Info) -> None:
-    """Every method is a histogram per route, and the parser lets some 45 of them through."""
-    if info.method not in _METHODS:
-        info.method = "other"

@@ -10,11 +10,13 @@ from prometheus_client.exposition import choose_encoder
 
 from tinkex_proxy.api.breakers import Breakers, breakers_router
 from tinkex_proxy.api.lifecycle import Lifecycle, lifecycle_router
+from tinkex_proxy.api.snapshots import Snapshots, snapshots_router
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.intake import Intake
+from tinkex_proxy.runtime.metrics import HttpMetrics
 
-__all__ = ["Operations", "Readiness", "operations_router"]
+__all__ = ["Operations", "Readiness", "Scraped", "operations_router"]
 
 
 @dataclass(slots=True)
@@ -42,6 +44,19 @@ class Readiness:
         return None if self.reached else self.reason
 
 
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """What `/metrics` gives.
+
+    Attributes:
+        registry: all series.
+        http: those of HTTP requests.
+    """
+
+    registry: CollectorRegistry
+    http: HttpMetrics
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
     """What the operators' routes read."""
@@ -50,11 +65,12 @@ class Operations:
     clock: Clock
     intake: Intake
     readiness: Readiness
-    registry: CollectorRegistry | None
+    scraped: Scraped | None
     upstream: str
     config: Callable[[], Mapping[str, object]]
     version: Mapping[str, object]
     breakers: Breakers
+    snapshots: Snapshots
     lifecycle: Lifecycle
 
 
@@ -65,8 +81,9 @@ def operations_router(ops: Operations) -> APIRouter:
     router.include_router(breakers_router(ops.breakers))
     router.include_router(lifecycle_router(ops.lifecycle))
     _insight(router, ops)
-    if ops.registry is not None:
-        _metrics(router, ops.registry)
+    router.include_router(snapshots_router(ops.snapshots))
+    if ops.scraped is not None:
+        _metrics(router, ops.scraped.registry)
     return router
 
 

@@ -237,18 +237,22 @@ class CircuitBreakerSettings(_Section):
 class MetricsSettings(_Section):
     """What is measured."""
 
-    enabled: bool = Field(default=True, description="Whether `/metrics` is served.")
+    enabled: bool = Field(
+        default=True,
+        description="Whether `/metrics` is served and HTTP requests are measured; the rest of "
+        "`/metrics/snapshot` counts all the same.",
+    )
     snapshot_interval_ms: int = Field(
         default=60_000,
         ge=1,
-        description="Time between snapshots: a usual scrape step. Kept for the snapshot API; "
-        "nothing reads it yet.",
+        description="Time between snapshots told to those who follow `/metrics/events` and in the "
+        "log: a usual scrape step.",
     )
     histogram_max_size: int = Field(
         default=1000,
         ge=1,
-        description="Most buckets of one quantile sketch: 1,000 hold 1 % precision from "
-        "microseconds to hours. Kept for the snapshot API; nothing reads it yet.",
+        description="Most bins of one quantile sketch: 1,000 hold 1 % precision over a factor of "
+        "480 million, from 10 µs to more than an hour. Lower values than that share a bin.",
     )
 
 

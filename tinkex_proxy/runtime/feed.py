@@ -1,4 +1,4 @@
-"""What moved, for those who follow it live: server-sent events with a bounded memory.
+"""What happens, for those who follow it live: server-sent events with a bounded memory.
 
 The feed keeps the last events and knows nothing of what its readers have got: each reader pulls
 from where it is. A slow one holds nothing but itself; once it has fallen behind the memory, it is
@@ -8,15 +8,15 @@ comes back after a restart is not taken for one that has seen what this run has 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BreakerDropped, Event, Transition
+from tinkex_proxy.runtime.events import BreakerDropped, Event, SnapshotTaken, Transition
 
-__all__ = ["Feed"]
+__all__ = ["BreakerFeed", "Feed", "SnapshotFeed"]
 
 # A day of outages of a few breakers; some 50 kB.
 KEPT_EVENTS: Final = 256
@@ -25,44 +25,42 @@ KEEP_ALIVE_S: Final = 15.0
 
 
 class Feed:
-    """A listener that remembers breakers' events and tells them as server-sent events.
+    """Remembers events and tells them as server-sent events.
 
     Args:
         run: names this run of the program; without a dash.
         clock: what keeps idle connections alive.
         wall_clock: gives the time of day in seconds.
+        kept: how many events are remembered.
 
     Attributes:
         readers: how many follow it now.
     """
 
-    def __init__(self, run: str, *, clock: Clock, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        run: str,
+        *,
+        clock: Clock,
+        wall_clock: Callable[[], float],
+        kept: int = KEPT_EVENTS,
+    ) -> None:
         self._run = run
         self._clock = clock
         self._wall_clock = wall_clock
-        self._kept: deque[tuple[int, bytes]] = deque(maxlen=KEPT_EVENTS)
+        self._kept: deque[tuple[int, bytes]] = deque(maxlen=kept)
         self._last = 0
         self._closed = False
         self._waiting: set[asyncio.Event] = set()
         self.readers = 0
 
-    def on_event(self, event: Event) -> None:
-        """Take one record."""
-        match event:
-            case Transition():
-                self._keep(
-                    "transition",
-                    {
-                        "breaker": event.breaker,
-                        "before": event.before.value,
-                        "after": event.after.value,
-                        "cause": event.cause,
-                    },
-                )
-            case BreakerDropped():
-                self._keep("dropped", {"breaker": event.breaker})
-            case _:
-                pass
+    def keep(self, name: str, data: Mapping[str, object]) -> None:
+        """Remember one event and tell it to all that follow."""
+        self._last += 1
+        told = msgspec.json.encode({"at": self._wall_clock(), **data}).decode()
+        text = f"id: {self._run}-{self._last}\nevent: {name}\ndata: {told}\n\n"
+        self._kept.append((self._last, text.encode()))
+        self._wake()
 
     def close(self) -> None:
         """End all that follow it, once they have what was told so far."""
@@ -88,13 +86,6 @@ class Feed:
                     yield b": nothing new\n\n"
         finally:
             self.readers -= 1
-
-    def _keep(self, name: str, data: dict[str, object]) -> None:
-        self._last += 1
-        told = msgspec.json.encode({"at": self._wall_clock(), **data}).decode()
-        text = f"id: {self._run}-{self._last}\nevent: {name}\ndata: {told}\n\n"
-        self._kept.append((self._last, text.encode()))
-        self._wake()
 
     def _number(self, last_event_id: str) -> int:
         run, _, number = last_event_id.partition("-")
@@ -126,3 +117,34 @@ class Feed:
     def _wake(self) -> None:
         for woken in self._waiting:
             woken.set()
+
+
+class BreakerFeed(Feed):
+    """What moves: the changes of state of the circuit breakers, as they come."""
+
+    def on_event(self, event: Event) -> None:
+        """Take one record."""
+        match event:
+            case Transition():
+                self.keep(
+                    "transition",
+                    {
+                        "breaker": event.breaker,
+                        "before": event.before.value,
+                        "after": event.after.value,
+                        "cause": event.cause,
+                    },
+                )
+            case BreakerDropped():
+                self.keep("dropped", {"breaker": event.breaker})
+            case _:
+                pass
+
+
+class SnapshotFeed(Feed):
+    """The metrics, in intervals."""
+
+    def on_event(self, event: Event) -> None:
+        """Take one record."""
+        if isinstance(event, SnapshotTaken):
+            self.keep("snapshot", event.metrics)

@@ -15,6 +15,7 @@ from tinkex_proxy.runtime.events import (
     JournalMended,
     ModelsLost,
     Note,
+    SnapshotTaken,
     Transition,
 )
 
@@ -90,6 +91,8 @@ class LogListener:
                     models_lost=event.models,
                     reason=event.reason,
                 )
+            case SnapshotTaken():
+                self._log_snapshot(event)
             case JournalFailed():
                 self._log.error("the journal cannot be written", reason=event.reason)
             case JournalMended():
@@ -99,3 +102,14 @@ class LogListener:
                 self._log.log(level, event.message, exc_info=event.error)
             case _:
                 pass
+
+    def _log_snapshot(self, taken: SnapshotTaken) -> None:
+        recent = taken.recent_ms
+        shown = {"p50_ms": recent.p50, "p95_ms": recent.p95, "p99_ms": recent.p99}
+        self._log.log(
+            logging.INFO if taken.requests else logging.DEBUG,
+            "metrics",
+            requests=taken.requests,
+            failures=taken.failures,
+            **{name: None if ms is None else round(ms, 3) for name, ms in shown.items()},
+        )

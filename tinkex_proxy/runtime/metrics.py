@@ -1,19 +1,19 @@
-"""The one file that knows Prometheus: events in, series out.
+"""Prometheus: events in, series out. What series there are stands in `series.py`.
 
-Every app has a registry of its own, so that two in one process do not mix. Labels come from closed
-sets (operations, codes, reasons, states) and from breaker ids, of which there are at most as many
-as accounts: a breaker's series go when it does, for callers may bring a new key with every call.
-Durations use a ladder of factor √2 from 1 ms to 1,049 s: with the usual buckets the P95 of an 18 s
-forward_backward is wrong by 83 to 98 %.
+Every app has a registry of its own, so that two in one process do not mix, and a name that is made
+twice in one raises. An event costs no look-up of labels: the child of each combination is bound
+when it is first seen. Labels come from closed sets, so a family that comes to `MAX_CHILDREN` is a
+fault, and further ones are refused and counted rather than filling the memory. A breaker's series
+go when it does, for callers may bring a new key with every call: they are as many as
+`upstream.max_keys` lets there be breakers.
 """
 
-import contextlib
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
+from typing import Final, Generic, TypeAlias, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,13 +22,16 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from typing_extensions import override
 
 from tinkex_proxy.core.breaker import TRANSITIONS, State
 from tinkex_proxy.runtime.events import (
     BatchLeft,
     BreakerDropped,
+    CallCut,
     CallEnded,
+    CallRecognised,
     Event,
     Exchange,
     JournalFailed,
@@ -38,12 +41,105 @@ from tinkex_proxy.runtime.events import (
     Shed,
     Transition,
 )
+from tinkex_proxy.runtime.series import SERIES, Refused
 
-__all__ = ["DURATION_BUCKETS", "Family", "JournalMetrics", "Metrics", "StateCollector"]
+__all__ = [
+    "Children",
+    "HttpMetrics",
+    "JournalMetrics",
+    "Ladder",
+    "Metrics",
+    "Readings",
+    "StateCollector",
+    "class_of",
+    "registry_of_process",
+]
 
-DURATION_BUCKETS: Final = tuple(round(0.001 * 2 ** (step / 2), 6) for step in range(41))
-_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_WAITS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30)
+# More than any family has: some 20 operations by some 40 codes, most of which never meet.
+MAX_CHILDREN: Final = 1000
+
+# Of one series a value, of a family its values by label.
+Readings: TypeAlias = Callable[[], float | Iterable[tuple[str, float]]]
+
+
+class Ladder(Histogram):
+    """A histogram that finds its bucket by halving, and takes exemplars as they are.
+
+    The library's own goes through the buckets one by one: on 41 of them, a call of 18 s costs more
+    than a microsecond.
+    """
+
+    @override
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Count one value; an exemplar is at most 128 characters, names included."""
+        self._sum.inc(amount)
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.inc(1)
+        if exemplar is not None:
+            bucket.set_exemplar(Exemplar(exemplar, amount))
+
+
+M = TypeVar("M", Counter, Ladder)
+
+
+class Children(Generic[M]):
+    """The series of one family, each bound once.
+
+    Args:
+        family: their family.
+        refused: counts updates of what is beyond the bound.
+        most: the bound.
+    """
+
+    def __init__(self, family: M, refused: Refused, *, most: int = MAX_CHILDREN) -> None:
+        self._family: M = family
+        self._refused = refused
+        self._most = most
+        self._bound: dict[tuple[str, ...], M] = {}
+        self._nowhere: M = type(family)("nowhere", "What is beyond the bound.", registry=None)
+
+    def get(self, *labels: str) -> M:
+        """The series with these labels; beyond the bound, one that nobody sees."""
+        child = self._bound.get(labels)
+        return self._bind(labels) if child is None else child
+
+    def drop(self, *labels: str) -> None:
+        """Forget the series with these labels, if there is one."""
+        if self._bound.pop(labels, None) is not None:
+            self._family.remove(*labels)
+
+    def _bind(self, labels: tuple[str, ...]) -> M:
+        if len(self._bound) >= self._most:
+            self._refused.count += 1
+            return self._nowhere
+        child: M = self._family.labels(*labels)
+        self._bound[labels] = child
+        return child
+
+
+class _Maker:
+    """Makes series of a registry by the rows of the table."""
+
+    def __init__(self, registry: CollectorRegistry, refused: Refused) -> None:
+        self._registry = registry
+        self._refused = refused
+
+    def counter(self, name: str) -> Counter:
+        return _counter(self._registry, name)
+
+    def ladder(self, name: str) -> Ladder:
+        row = SERIES[name]
+        return Ladder(name, row.text, row.labels, buckets=row.buckets, registry=self._registry)
+
+    def counters(self, name: str, most: int = MAX_CHILDREN) -> Children[Counter]:
+        return Children(self.counter(name), self._refused, most=most)
+
+    def ladders(self, name: str) -> Children[Ladder]:
+        return Children(self.ladder(name), self._refused)
+
+
+def _counter(registry: CollectorRegistry, name: str) -> Counter:
+    return Counter(name, SERIES[name].text, SERIES[name].labels, registry=registry)
 
 
 class Metrics:
@@ -51,155 +147,130 @@ class Metrics:
 
     Args:
         registry: where the series are kept.
+        refused: counts updates of what is beyond a bound.
+
+    Attributes:
+        http: counts HTTP requests.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter(
-            "tinkex_proxy_calls",
-            "Plain calls by outcome (ok or the code of their problem).",
-            ("operation", "code"),
-            registry=registry,
-        )
-        self._call_seconds = Histogram(
-            "tinkex_proxy_call_duration_seconds",
-            "Time from a plain call's arrival to its answer.",
-            ("operation",),
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
-        self._exchanges = Counter(
-            "tinkex_proxy_upstream_requests",
-            "Requests to the upstream by class of answer and by how the breaker judged them.",
-            ("operation", "code_class", "outcome"),
-            registry=registry,
-        )
-        self._exchange_seconds = Histogram(
-            "tinkex_proxy_upstream_request_duration_seconds",
-            "Time from sending a request upstream to its whole answer.",
-            ("operation",),
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
-        self._flushes = Counter(
-            "tinkex_proxy_batch_flushes",
-            "Upstream submits of lanes by the reason they left.",
-            ("reason",),
-            registry=registry,
-        )
-        self._requests = Histogram(
-            "tinkex_proxy_batch_requests",
-            "Calls in one upstream submit.",
-            buckets=_SIZES,
-            registry=registry,
-        )
-        self._datums = Histogram(
-            "tinkex_proxy_batch_datums",
-            "Datums in one upstream submit.",
-            buckets=_SIZES,
-            registry=registry,
-        )
-        self._waits = Histogram(
-            "tinkex_proxy_batch_wait_seconds",
-            "Time from the first call of a batch to its leaving.",
-            buckets=_WAITS,
-            registry=registry,
-        )
-        self._transitions = Counter(
-            "tinkex_proxy_circuit_breaker_transitions",
-            "Changes of state of the circuit breakers.",
-            ("breaker", "from", "to"),
-            registry=registry,
-        )
-        self._retries = Counter(
-            "tinkex_proxy_retries",
-            "Requests sent again by kind of call (docs/retries.md) and by what came before.",
-            ("operation", "reason"),
-            registry=registry,
-        )
-        self._unretried = Counter(
-            "tinkex_proxy_retries_refused",
-            "Requests not sent again because the key's retry budget was spent.",
-            ("operation", "reason"),
-            registry=registry,
-        )
-        self._lost = Counter(
-            "tinkex_proxy_models_lost",
-            "Models that died with their upstream session.",
-            registry=registry,
-        )
-
-        self._shed = Counter(
-            "tinkex_proxy_shed",
-            "Calls turned away by the bound that was used up.",
-            ("reason",),
-            registry=registry,
-        )
+    def __init__(self, registry: CollectorRegistry, refused: Refused | None = None) -> None:
+        make = _Maker(registry, refused or Refused())
+        self._calls = make.counters("tinkex_proxy_calls_total")
+        self._call_seconds = make.ladders("tinkex_proxy_call_duration_seconds")
+        self._recognised = make.counters("tinkex_proxy_dedup_hits_total")
+        self._exchanges = make.counters("tinkex_proxy_upstream_requests_total")
+        self._exchange_seconds = make.ladders("tinkex_proxy_upstream_request_duration_seconds")
+        self._flushes = make.counters("tinkex_proxy_batch_flushes_total")
+        self._requests = make.ladder("tinkex_proxy_batch_requests")
+        self._datums = make.ladder("tinkex_proxy_batch_datums")
+        self._bytes = make.ladder("tinkex_proxy_batch_bytes")
+        self._waits = make.ladder("tinkex_proxy_batch_wait_seconds")
+        self._cut = make.counter("tinkex_proxy_batch_split_total")
+        transitions = "tinkex_proxy_circuit_breaker_transitions_total"
+        self._transitions = make.counters(transitions, most=sys.maxsize)
+        self._retries = make.counters("tinkex_proxy_retries_total")
+        self._unretried = make.counters("tinkex_proxy_retries_refused_total")
+        self._lost = make.counter("tinkex_proxy_models_lost_total")
+        self._shed = make.counters("tinkex_proxy_shed_total")
+        self.http = HttpMetrics(make)
 
     def on_event(self, event: Event) -> None:
         """Count one record."""
         match event:
             case CallEnded():
-                self._calls.labels(event.operation, event.code).inc()
-                self._call_seconds.labels(event.operation).observe(event.duration_s)
+                self._count_call(event)
             case Exchange():
-                code = "none" if event.status is None else f"{event.status // 100}xx"
-                self._exchanges.labels(event.operation, code, event.outcome.value).inc()
-                self._exchange_seconds.labels(event.operation).observe(event.duration_s)
+                code = "none" if event.status is None else class_of(event.status)
+                self._exchanges.get(event.operation, code, event.outcome.value).inc()
+                seconds = self._exchange_seconds.get(event.operation)
+                seconds.observe(event.duration_s, _exemplar(event.trace_id))
             case BatchLeft():
                 self._count_batch(event)
             case Transition() | BreakerDropped():
                 self._moved(event)
             case Repeated():
                 counted = self._retries if event.sent else self._unretried
-                counted.labels(event.operation, event.reason).inc()
+                counted.get(event.operation, event.reason).inc()
+            case _:
+                self._count_rare(event)
+
+    def _count_rare(self, event: Event) -> None:
+        match event:
+            case CallRecognised():
+                self._recognised.get(event.operation).inc()
+            case CallCut():
+                self._cut.inc()
             case Shed():
-                self._shed.labels(event.reason).inc()
+                self._shed.get(event.reason).inc()
             case ModelsLost():
                 self._lost.inc(event.models)
             case _:
                 pass
 
+    def _count_call(self, ended: CallEnded) -> None:
+        self._calls.get(ended.operation, ended.code).inc()
+        self._call_seconds.get(ended.operation).observe(ended.duration_s, _exemplar(ended.trace_id))
+
     def _count_batch(self, left: BatchLeft) -> None:
-        self._flushes.labels(left.reason).inc()
+        self._flushes.get(left.reason).inc()
         self._requests.observe(left.requests)
         self._waits.observe(left.waited_s)
         if left.datums:
             self._datums.observe(left.datums)
+            self._bytes.observe(left.size_bytes)
 
     def _moved(self, event: Transition | BreakerDropped) -> None:
         if isinstance(event, Transition):
-            labels = (event.breaker, event.before.value, event.after.value)
-            self._transitions.labels(*labels).inc()
+            self._transitions.get(event.breaker, event.before.value, event.after.value).inc()
             return
         for before, afters in TRANSITIONS.items():
             for after in afters:
-                with contextlib.suppress(KeyError):  # it has not made this move
-                    self._transitions.remove(event.breaker, before.value, after.value)
+                self._transitions.drop(event.breaker, before.value, after.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Several series of one name, read at scrape time.
+_CLASSES: Final = {number: f"{number}xx" for number in range(1, 6)}
 
-    Attributes:
-        text: the help.
-        label: what tells them apart; its values come from a closed set, or go with their account.
-        read: gives the value for each label value.
-        total: whether it only ever grows.
+
+def class_of(status: int) -> str:
+    """The class of a status, such as 4xx; an upstream may answer what is of none."""
+    return _CLASSES.get(status // 100, "other")
+
+
+def _exemplar(trace_id: str | None) -> dict[str, str] | None:
+    return None if trace_id is None else {"trace_id": trace_id}
+
+
+class HttpMetrics:
+    """Counts HTTP requests.
+
+    Args:
+        make: makes the series.
     """
 
-    text: str
-    label: str
-    read: Callable[[], Iterable[tuple[str, float]]]
-    total: bool = False
+    def __init__(self, make: _Maker) -> None:
+        self._requests = make.counters("http_requests_total")
+        self._seconds = make.ladders("http_request_duration_seconds")
 
-    def metric(self, name: str) -> Metric:
-        """Read it now."""
-        kind = CounterMetricFamily if self.total else GaugeMetricFamily
-        family = kind(name, self.text, labels=(self.label,))
-        for value, number in self.read():
-            family.add_metric([value], number)
-        return family
+    def count(
+        self,
+        handler: str,
+        method: str,
+        status: str,
+        duration_s: float,
+        *,
+        trace_id: str | None = None,
+    ) -> None:
+        """Count one request that has ended.
+
+        Args:
+            handler: the template of its route.
+            method: its method.
+            status: class of its status.
+            duration_s: how long it took.
+            trace_id: the trace that it is part of, if that is recorded.
+        """
+        self._requests.get(handler, method, status).inc()
+        self._seconds.get(handler, method).observe(duration_s, _exemplar(trace_id))
 
 
 class JournalMetrics:
@@ -210,22 +281,12 @@ class JournalMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._records = Counter(
-            "tinkex_proxy_journal_records",
-            "Records written to the journal.",
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "tinkex_proxy_journal_write_duration_seconds",
-            "Time to write one group of records, until they outlast the process.",
-            buckets=DURATION_BUCKETS,
-            registry=registry,
-        )
-        self._failing = Gauge(
-            "tinkex_proxy_journal_failing",
-            "Whether the journal cannot be written.",
-            registry=registry,
-        )
+        self._records = _counter(registry, "tinkex_proxy_journal_records_total")
+        name = "tinkex_proxy_journal_write_duration_seconds"
+        row = SERIES[name]
+        self._seconds = Ladder(name, row.text, buckets=row.buckets, registry=registry)
+        name = "tinkex_proxy_journal_failing"
+        self._failing = Gauge(name, SERIES[name].text, registry=registry)
 
     def on_event(self, event: Event) -> None:
         """Count one record."""
@@ -245,38 +306,62 @@ class StateCollector(Collector):
 
     Args:
         breakers: gives the snapshots of all breakers.
-        gauges: name and help of each gauge, and what to read.
+        readings: by name of a series, what to read: its value, or those of a family by its label.
         build: facts of the build.
-        families: name of each series that has a label.
+        config_hash: names the configuration in force.
     """
 
     def __init__(
         self,
-        breakers: Callable[[], Iterable[dict[str, object]]],
-        gauges: dict[str, tuple[str, Callable[[], float]]],
-        build: dict[str, str],
-        families: Mapping[str, Family] = MappingProxyType({}),
+        breakers: Callable[[], Iterable[Mapping[str, object]]],
+        readings: Mapping[str, Readings],
+        build: Mapping[str, str],
+        config_hash: Callable[[], str],
     ) -> None:
         self._breakers = breakers
-        self._gauges = gauges
+        self._readings = readings
         self._build = build
-        self._families = families
+        self._config_hash = config_hash
 
     @override
     def collect(self) -> Iterable[Metric]:
         """Read everything now."""
-        states = StateSetMetricFamily(
-            "tinkex_proxy_circuit_breaker_state",
-            "State of each circuit breaker; closed means that traffic flows.",
-            labels=("breaker",),
-        )
+        yield from self._of_breakers()
+        for name, read in self._readings.items():
+            yield _family(name, read())
+        for name, facts in (
+            ("tinkex_proxy_build_info", self._build),
+            ("tinkex_proxy_config_hash_info", {"sha256": self._config_hash()}),
+        ):
+            yield InfoMetricFamily(name.removesuffix("_info"), SERIES[name].text, value=dict(facts))
+
+    def _of_breakers(self) -> Iterable[Metric]:
+        name = "tinkex_proxy_circuit_breaker_state"
+        states = StateSetMetricFamily(name, SERIES[name].text, labels=("breaker",))
+        rejected, stale = [], []
         for breaker in self._breakers():
-            now = breaker["state"]
-            known = {state.value: state.value == now for state in State}
-            states.add_metric([str(breaker["id"])], known)
+            breaker_id, now, counts = str(breaker["id"]), breaker["state"], breaker["counts"]
+            states.add_metric([breaker_id], {state.value: state.value == now for state in State})
+            if isinstance(counts, Mapping):
+                rejected.append((breaker_id, counts["rejected"]))
+                stale.append((breaker_id, counts["stale"]))
         yield states
-        for name, (text, read) in self._gauges.items():
-            yield GaugeMetricFamily(name, text, value=read())
-        for name, family in self._families.items():
-            yield family.metric(name)
-        yield InfoMetricFamily("tinkex_proxy_build", "What is running.", value=self._build)
+        yield _family("tinkex_proxy_circuit_breaker_rejected_total", rejected)
+        yield _family("tinkex_proxy_circuit_breaker_stale_results_total", stale)
+
+
+def _family(name: str, read: float | Iterable[tuple[str, float]]) -> Metric:
+    row = SERIES[name]
+    family = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+    metric = family(name, row.text, labels=row.labels)
+    values = [((), read)] if isinstance(read, int | float) else [((at,), n) for at, n in read]
+    for labels, value in values:
+        metric.add_metric(labels, value)
+    return metric
+
+
+def registry_of_process() -> CollectorRegistry:
+    """A registry that has the series of this process: memory, CPU, open files."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry

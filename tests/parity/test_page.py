@@ -8,7 +8,19 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "parity.md"
-COUNTS = {"RT": 8, "FU": 7, "QS": 1, "RL": 4, "BS": 3, "SD": 3, "CH": 2, "RD": 3, "CB": 19, "RG": 9}
+COUNTS = {
+    "RT": 8,
+    "FU": 7,
+    "QS": 1,
+    "RL": 4,
+    "BS": 3,
+    "SD": 3,
+    "CH": 2,
+    "RD": 3,
+    "CB": 19,
+    "RG": 9,
+    "ME": 8,
+}
 IDS = [f"{family}-{number:02}" for family, n in COUNTS.items() for number in range(1, n + 1)]
 TEST = re.compile(r"`([\w/]+\.py)::(\w+)`")
 

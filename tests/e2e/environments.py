@@ -11,6 +11,8 @@ Requirement files name the whole set, and pip installs them with --no-deps: so n
 in unseen, and torch (through peft) stays out of SkyRL's. Torch itself must be a CPU build: where
 pip would find another one first, `PIP_FIND_LINKS` names a folder that has one.
 
+Prometheus' promtool comes from Debian's package, where the machine has none.
+
 Run as a program, it builds all and prints their interpreters.
 """
 
@@ -92,6 +94,20 @@ def checkpoint() -> Path:
     return folder
 
 
+def promtool() -> Path:
+    """Return Prometheus' checker: the machine's own, or that of Debian's package.
+
+    The package is unpacked into the cache, not installed: that needs no rights, and leaves the
+    machine as it was.
+    """
+    given = os.environ.get("TINKEX_E2E_PROMTOOL") or shutil.which("promtool")
+    if given:
+        return Path(given)
+    folder = cache() / "promtool"
+    once(folder, _unpack_promtool)
+    return folder / "usr" / "bin" / "promtool"
+
+
 def once(folder: Path, make: Callable[[Path], None]) -> None:
     """Let exactly one process fill a folder, and fill it again when a former one did not end."""
     with _locked(folder.with_name(folder.name + ".lock")):
@@ -155,13 +171,25 @@ def _install(environment: Environment, folder: Path) -> None:
     _run([*pip, "-r", str(environment.requirements)], environment.name)
 
 
-def _run(command: list[str], what: str) -> None:
+def _unpack_promtool(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    remedy = "promtool (apt-get update first, or TINKEX_E2E_PROMTOOL=its path)"
+    if not shutil.which("apt-get"):
+        raise EnvironmentUnavailableError(f"no apt-get for {remedy}")
+    _run(["apt-get", "download", "-q", "prometheus"], remedy, folder)
+    for package in folder.glob("prometheus_*.deb"):
+        _run(["dpkg-deb", "-x", str(package), str(folder)], remedy)
+        package.unlink()
+
+
+def _run(command: list[str], what: str, folder: Path | None = None) -> None:
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode:
@@ -187,3 +215,4 @@ if __name__ == "__main__":
     for built, interpreter in build_all().items():
         print(built, interpreter)
     print("tiny-qwen3", checkpoint())
+    print("promtool", promtool())

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak mutants bench-breaker bench-startup lock clean
+.PHONY: help run test e2e soak mutants bench-breaker bench-journal bench-metrics bench-startup lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -61,6 +61,10 @@ bench-breaker: $(READY)
 
 bench-startup: $(READY)
 	$(BIN)/python tests/bench/startup.py
+
+# One update of a metric, and all that is observed against nothing of it, in turns.
+bench-metrics: $(READY)
+	$(BIN)/python tests/bench/metrics.py
 
 # Four locks of one resolution: development, the image, the image with the sandbox, and what builds the wheel.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \

@@ -93,6 +93,7 @@ def test_no_key_leaves_but_to_the_upstream(started) -> None:
     proxy = started(
         *("serve", "--port", "0", "--upstream.base-url", upstream.url),
         *("--log.level", "debug", "--circuit-breaker.failure-threshold", "2"),
+        *("--metrics.snapshot-interval-ms", "50"),
         TINKEX_PROXY_UPSTREAM__API_KEY=ours,
     )
     calls = [
@@ -108,7 +109,7 @@ def test_no_key_leaves_but_to_the_upstream(started) -> None:
         def everything(headers: dict[str, str]) -> list[int]:
             answers = [client.request(m, p, content=c, headers=headers) for m, p, c in calls]
             for path, methods in client.get("/openapi.json").json()["paths"].items():
-                if path == "/breakers/events":  # it has no end
+                if path.endswith("/events"):  # it has no end
                     with client.stream("GET", path, headers={"last-event-id": ""}) as stream:
                         seen.append(next(stream.iter_text()))
                 elif "get" in methods and "{" not in path:

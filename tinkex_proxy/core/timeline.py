@@ -1,0 +1,160 @@
+"""Where a call's time went: one line of moments on one clock, cut into parts.
+
+A timeline is in one part at a time; entering the next ends the one before, so the parts sum to the
+whole by construction, whatever was forgotten or went wrong between. What is known only afterwards
+(that the upstream had held a request back, that a batch had been lingering) is told with the moment
+until which it was so.
+
+A call that is done in several pieces, or in several calls, is split along its **critical path**:
+the piece that ended last, as far back as it goes; before that, the one it waited for; and so on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Held", "Part", "Stretch", "Timeline"]
+
+
+class Part(Enum):
+    """What a call's time is spent on."""
+
+    PROXY = "proxy"
+    """The proxy at work: decoding, merging, splitting, encoding."""
+    QUEUE = "queue"
+    """Waiting in its lane for what is before it, or for leave to submit."""
+    LINGER = "linger"
+    """Waiting for company."""
+    JOURNAL = "journal"
+    """Waiting until the disk has what is to leave."""
+    UPLOAD = "upload"
+    """Until the upstream has taken it: what has to be asked first, repetitions, the submit."""
+    UPSTREAM_QUEUE = "upstream-queue"
+    """Until the upstream last said that it holds it back."""
+    COMPUTE = "compute"
+    """Until the head of the result came."""
+    DOWNLOAD = "download"
+    """Until the whole of it was there."""
+
+    @property
+    def upstream(self) -> bool:
+        """Whether it is the upstream's time and not the proxy's."""
+        return self in _UPSTREAM
+
+
+_UPSTREAM = frozenset({Part.UPLOAD, Part.UPSTREAM_QUEUE, Part.COMPUTE, Part.DOWNLOAD})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the upstream said last when it held a request back."""
+
+    state: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A time spent on one thing."""
+
+    part: Part
+    since: float
+    until: float
+
+
+class Timeline:
+    """The time of one call, or of one piece of it.
+
+    Args:
+        began: the moment it came, in seconds of some clock; all others are of the same clock.
+        part: what it is in from then on.
+
+    Attributes:
+        last: the moment up to which its time is accounted for.
+        part: what it has been in since.
+        held: what the upstream said when it held it back, if it did.
+    """
+
+    __slots__ = ("_ended", "_stretches", "began", "held", "last", "part")
+
+    def __init__(self, began: float, part: Part = Part.PROXY) -> None:
+        self.began = self.last = began
+        self.part = part
+        self.held: Held | None = None
+        self._stretches: list[Stretch] = []
+        self._ended = False
+
+    def enter(self, part: Part, now: float) -> None:
+        """From `now` on it is in `part`; that may be known late, but not before what is known."""
+        self.spent(self.part, now)
+        self.part = part
+
+    def spent(self, part: Part, until: float) -> None:
+        """All since `last` was `part`, up to this moment; what it is in now stays."""
+        if self._ended or until <= self.last:
+            return
+        since, self.last = self.last, until
+        before = self._stretches[-1] if self._stretches else None
+        if before is not None and before.part is part:
+            self._stretches[-1] = Stretch(part, before.since, until)
+        else:
+            self._stretches.append(Stretch(part, since, until))
+
+    def end(self, now: float) -> None:
+        """It is over; nothing told later counts."""
+        self.spent(self.part, now)
+        self._ended = True
+
+    def join(self, path: "Timeline", now: float, *, since: float | None = None) -> None:
+        """Take in what was waited for: it is the critical path if it ended after all before it.
+
+        Args:
+            path: its time; up to `now` where it has not ended.
+            now: the moment.
+            since: when it began to be waited for, where it had begun before.
+        """
+        stretches = path.stretches(now)
+        start = max(path.began, self.began if since is None else since)
+        if self._ended or not stretches or stretches[-1].until <= max(self.last, start):
+            return
+        self.spent(self.part, start)
+        self._cut(start)
+        for stretch in stretches:
+            self.spent(stretch.part, stretch.until)
+        self.held = path.held or self.held
+
+    def stretches(self, now: float | None = None) -> list[Stretch]:
+        """Its time in order, without gaps.
+
+        Args:
+            now: up to which moment, where it has not ended; None: up to `last`.
+        """
+        if now is None or self._ended or now <= self.last:
+            return list(self._stretches)
+        return [*self._stretches, Stretch(self.part, self.last, now)]
+
+    @property
+    def whole_s(self) -> float:
+        """Seconds from its beginning to `last`."""
+        return self.last - self.began
+
+    def parts(self) -> Mapping[Part, float]:
+        """Seconds of every part; they sum to `whole_s`."""
+        seconds = dict.fromkeys(Part, 0.0)
+        for stretch in self._stretches:
+            seconds[stretch.part] += stretch.until - stretch.since
+        return seconds
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds that are not the upstream's: the proxy's own work and waiting."""
+        own = (s for s in self._stretches if not s.part.upstream)
+        return sum((s.until - s.since for s in own), 0.0)
+
+    def _cut(self, at: float) -> None:
+        """Forget what was after a moment."""
+        while self._stretches and self._stretches[-1].until > at:
+            tail = self._stretches.pop()
+            if tail.since < at:
+                self._stretches.append(Stretch(tail.part, tail.since, at))
+        self.last = min(self.last, at)

@@ -1,0 +1,22 @@
+"""Whose work something is: what log lines and spans about it say."""
+
+from dataclasses import dataclass
+
+from tinkex_proxy.runtime.trace_context import TraceContext
+
+__all__ = ["Whose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """A caller's call, by name.
+
+    Attributes:
+        request_id: as in `X-Request-Id` or an SDK's future; outlasts a restart where the call does.
+        key_id: the public name of its API key.
+        trace: its place in a trace, if it belongs to one.
+    """
+
+    request_id: str
+    key_id: str
+    trace: TraceContext | None = None

@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 from tests.api.sdk_calls import message, output, result, send
 from tinkex_proxy.api import sdk_futures
-from tinkex_proxy.api.sdk_futures import SdkFutures
+from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.events import Hub
 from tinkex_proxy.runtime.journal import NoJournal
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.whose import Whose
 
 
 async def test_who_waits_for_an_earlier_number_is_told_which(proxy, monkeypatch) -> None:
@@ -112,16 +115,18 @@ async def test_at_the_very_end_held_polls_are_let_go(proxy) -> None:
 
 async def test_a_call_that_an_earlier_run_took_on_is_made_again_under_its_old_id() -> None:
     """The parts of it that were sent are known by that; under another it would run beside them."""
-    tasks = Tasks(lambda name, error: None)
-    ledger = Ledger(
-        ManualClock(), tasks, Retention(), journal=NoJournal(), wall_clock=time.monotonic
-    )
+    tasks, clock = Tasks(lambda name, error: None), ManualClock()
+    ledger = Ledger(clock, tasks, Retention(), journal=NoJournal(), wall_clock=time.monotonic)
     ledger.restore([CallRecord("me", "tinkex-old", 1, "key", b"d")])
-    call = SimpleNamespace(answer=asyncio.get_running_loop().create_future(), admitted=None)
-    model = SimpleNamespace(callers=SimpleNamespace(leaving=list, give_back=lambda *_: None))
-    entry = SdkFutures(ledger, asyncio.Event()).promise(
+    answer = asyncio.get_running_loop().create_future()
+    call = SimpleNamespace(answer=answer, admitted=None, timeline=Timeline(0.0))
+    callers = SimpleNamespace(leaving=list, give_back=lambda *_: None)
+    model = SimpleNamespace(callers=callers, model_id="m")
+    timed = Timed("sdk_forward", Timeline(0.0), Whose("tinkex-old", "me"))
+    hub = Hub([], on_broken=lambda _: None)
+    entry = SdkFutures(ledger, asyncio.Event(), clock=clock, hub=hub).promise(
         SimpleNamespace(key_id="me", serve=lambda _: None),
-        lambda _: SimpleNamespace(model=model, call=call, caller="", seq_id=1),
+        lambda _: SimpleNamespace(model=model, call=call, timed=timed, caller="", seq_id=1),
         key="key",
         digest=b"d",
         asked=AskedRecord("sdk", "/", {}, {}, b""),

@@ -11,6 +11,7 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.core.retry import DISBELIEVED
+from tinkex_proxy.core.timeline import Part
 from tinkex_proxy.errors import (
     JournalUnavailable,
     ModelGone,
@@ -290,7 +291,7 @@ async def test_queue_states_are_shown_and_timed(driver, service, reply, bench) -
     await call.answer
     assert [state and state.reason for state in seen] == [None, "full"]
     assert driver.queue_state is None
-    assert call.timeline.compute_s == pytest.approx(0.02)
+    assert call.timeline.parts()[Part.COMPUTE] == pytest.approx(0.02)
 
 
 async def test_draining_lets_nothing_linger(bench, service) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tinkex_proxy.core.circuit import Force
 from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Fault, Outcome
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import (
     CircuitOpen,
     DeadlineExceeded,
@@ -374,14 +375,16 @@ async def test_training_before_the_upstream_is_known_asks_it_first(account, serv
 async def test_a_call_in_pieces_may_be_made_again_only_if_no_piece_has_run(other, again) -> None:
     """A refused connection is worth a repetition, but not of a piece that counts."""
     loop = asyncio.get_running_loop()
-    pieces = [SimpleNamespace(answer=loop.create_future(), timeline=None) for _ in range(2)]
+    pieces = [
+        SimpleNamespace(answer=loop.create_future(), timeline=Timeline(0.0)) for _ in range(2)
+    ]
     pieces[0].answer.set_exception(UpstreamUnreachable("away"))
     if isinstance(other, ProxyError):
         pieces[1].answer.set_exception(other)
     else:
         pieces[1].answer.set_result(other)
     with pytest.raises(UpstreamUnreachable) as caught:
-        await trainer._all(pieces, Ticket())
+        await trainer._all(pieces, Ticket(), ManualClock(0.0))
     assert caught.value.retryable is again
 
 

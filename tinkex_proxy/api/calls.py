@@ -7,7 +7,7 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -32,17 +32,19 @@ from tinkex_proxy.api.callers import (
     wishes_of,
 )
 from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.api.server_timing import HEADER, server_timing
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.drain import OpenRequests
-from tinkex_proxy.runtime.events import CallEnded, CallRecognised, Hub, Note
+from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Hub, Note
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.trainer import Ticket
-from tinkex_proxy.runtime.work import Timeline
+from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.wire import plain
 
 __all__ = ["Asked", "CallRoute", "Handler", "PlainSettings", "Reviver", "Services", "accepted"]
@@ -122,6 +124,7 @@ class Asked:
     path: str
     path_params: Mapping[str, str]
     request_id: str
+    whose: Whose
 
 
 Handler: TypeAlias = Callable[[Asked], Awaitable[object]]
@@ -214,7 +217,8 @@ class CallRoute:
         hold.count()
         now = services.clock.now()
         deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
-        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce, hold=hold)
+        timeline = Timeline(now)
+        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce, hold=hold, timeline=timeline)
         given = scope.get("path_params")
         params = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
         wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
@@ -241,15 +245,20 @@ class CallRoute:
         entry: Entry,
     ) -> Coroutine[object, object, Answer]:
         ticket.origin = entry
+        entry.whose = whose = Whose(entry.id, account.key_id)
         settings = self._services.settings
-        return self._run(Asked(account, body, ticket, settings, path, params, entry.id))
+        return self._run(Asked(account, body, ticket, settings, path, params, entry.id, whose))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         """Go on with a promised call of an earlier run; its deadline has gone with its caller."""
         hold = self._services.intake.hold(account.key_id, owed=True)
         hold.grow(len(asked.body))
         hold.count()
-        ticket = Ticket(coalesce=coalesce_of(asked.headers, default=True), hold=hold)
+        ticket = Ticket(
+            coalesce=coalesce_of(asked.headers, default=True),
+            hold=hold,
+            timeline=Timeline(self._services.clock.now()),
+        )
         begin = partial(self._begin, account, asked.body, ticket, asked.path, asked.params)
         entry = self._services.ledger.restart(call, begin)
         account.serve(entry.task)
@@ -259,12 +268,11 @@ class CallRoute:
     async def _run(self, asked: Asked) -> Answer:
         """Do the call; whatever happens becomes an answer."""
         services = self._services
-        began = services.clock.now()
+        timeline = asked.ticket.timeline
         code = "ok"
         try:
             result = await self._handler(asked)
-            headers = _headers(result, asked.ticket.timeline)
-            answer = Answer(200, msgspec.json.encode(result), headers)
+            answer = Answer(200, msgspec.json.encode(result), _headers(result))
         except ProxyError as error:
             code = error.code
             answer = problem_answer(error, instance=asked.path, request_id=asked.request_id)
@@ -277,21 +285,19 @@ class CallRoute:
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:
-            took = services.clock.now() - began
-            services.hub.tell(CallEnded(self._operation, code, took))
-        return answer
+            timeline.end(services.clock.now())
+            services.hub.tell(CallEnded(self._operation, code, timeline.whole_s))
+            self._tell_time(asked, code)
+        return replace(answer, headers={**answer.headers, HEADER: server_timing(timeline)})
+
+    def _tell_time(self, asked: Asked, code: str) -> None:
+        timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)
+        told = CallTimed(self._operation, code, timeline, asked.whose, models)
+        self._services.hub.tell(told)
 
 
-def _headers(result: object, timeline: Timeline) -> dict[str, str]:
-    parts = {
-        "queue": timeline.queue_s,
-        "linger": timeline.linger_s,
-        "upload": timeline.upload_s,
-        "upstream-queue": timeline.upstream_queue_s,
-        "compute": timeline.compute_s,
-    }
-    timing = ", ".join(f"{name};dur={seconds * 1000:.3f}" for name, seconds in parts.items())
-    headers = {"server-timing": timing}
+def _headers(result: object) -> dict[str, str]:
+    headers = {}
     if isinstance(result, plain.TrainingAnswer):
         batch = result.batch
         headers["x-tinkex-batch"] = (

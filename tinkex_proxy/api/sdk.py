@@ -8,6 +8,7 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 """
 
 import asyncio
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,19 +28,22 @@ from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
-from tinkex_proxy.api.sdk_futures import SdkFutures
+from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
 from tinkex_proxy.runtime.account import Account
-from tinkex_proxy.runtime.events import CallEnded
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import CallEnded, CallTimed
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["SdkRoute", "SdkRouteSettings", "operation_of", "sdk_routes"]
 
@@ -50,6 +54,8 @@ POLL_PAUSE_S = 1.0
 _BASE = "/api/v1/"
 # Refused, the SDK would ask for these at once and without end, or lose its models.
 _NEVER_SHED = frozenset({Operation.POLL, Operation.HEARTBEAT})
+# What is waited for with these is the upstream's work, not its taking a request.
+_ANSWERED_LATE = frozenset({Operation.POLL, Operation.QUERY})
 _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
@@ -97,13 +103,26 @@ class _Released(Exception):  # noqa: N818 - an event, not an error
 
 
 class _Sending:
-    """What takes an answer, and knows whether one has begun."""
+    """What takes an answer, and knows whether one has begun.
 
-    def __init__(self, send: Send) -> None:
+    Args:
+        send: takes it.
+        clock: measures when.
+
+    Attributes:
+        begun: whether one has.
+        timed: what is told of the time of a call that is relayed; None until one is.
+    """
+
+    def __init__(self, send: Send, clock: Clock) -> None:
         self._send = send
+        self._clock = clock
         self.begun = False
+        self.timed: Timed | None = None
 
     async def __call__(self, message: Message) -> None:
+        if not self.begun and self.timed is not None:
+            self.timed.timeline.enter(Part.DOWNLOAD, self._clock.now())
         self.begun = True
         await self._send(message)
 
@@ -119,7 +138,9 @@ class SdkRoute:
     def __init__(self, services: Services, settings: SdkRouteSettings) -> None:
         self._services = services
         self._settings = settings
-        self._futures = SdkFutures(services.ledger, services.released)
+        self._futures = SdkFutures(
+            services.ledger, services.released, clock=services.clock, hub=services.hub
+        )
         self._lanes = LaneCalls(services.ledger, self._futures, coalesce=settings.coalesce)
         services.revivers[OPERATION] = self._revive
 
@@ -135,7 +156,7 @@ class SdkRoute:
         # The end waits for what was taken on; polls can be put to whoever comes after us.
         counted = services.polls if operation is Operation.POLL else services.open
         with counted.one():
-            await self._serve(operation, scope, receive, _Sending(send))
+            await self._serve(operation, scope, receive, _Sending(send, services.clock))
 
     async def _serve(
         self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
@@ -163,8 +184,11 @@ class SdkRoute:
                 answer = await self._held(None, error.detail, error.retry_after_s)
             await send_answer(send, answer, {})
         finally:
-            took = services.clock.now() - began
-            services.hub.tell(CallEnded(f"sdk_{operation.value}", code, took))
+            now, named = services.clock.now(), f"sdk_{operation.value}"
+            services.hub.tell(CallEnded(named, code, now - began))
+            if (timed := send.timed) is not None:
+                timed.timeline.end(now)
+                services.hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         hold = self._services.intake.hold(account.key_id, owed=True)
@@ -178,12 +202,13 @@ class SdkRoute:
         owner = accounts.key_id_of(key_of(headers))
         with self._services.intake.hold(owner, exempt=light) as hold:
             incoming = await self._received(operation, scope, headers, receive, hold)
+            arrived = self._services.clock.now()
             account = accounts.of(key_of(headers))
             if (this := asyncio.current_task()) is not None:
                 account.serve(this)  # busy: it must not be dropped while this call is under way
             seen: Seen | None = None
             if incoming.body is not None:
-                request = Request(incoming.name, headers, incoming.body, account, hold)
+                request = Request(incoming.name, headers, incoming.body, account, hold, arrived)
                 answer = await self._over_lanes(request, receive)
                 if answer is not None:
                     await send_answer(send, answer, {})
@@ -191,6 +216,11 @@ class SdkRoute:
                 longest = self._services.settings.body.max_bytes
                 seen = seen_of(request.name, account, request.body, max_body_bytes=longest)
             hold.count()
+            awaited = Part.COMPUTE if operation in _ANSWERED_LATE else Part.UPLOAD
+            timeline = Timeline(arrived)
+            timeline.enter(awaited, self._services.clock.now())
+            whose = Whose(uuid.uuid4().hex, account.key_id)
+            send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
             await self._relay(operation, account, incoming.passing, receive, send, seen)
 
     async def _received(

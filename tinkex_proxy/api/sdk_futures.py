@@ -8,7 +8,7 @@ result comes as the upstream gave it, in protobuf or JSON as the poll asks; a fa
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -16,6 +16,8 @@ import msgspec
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.relay import hung_up
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
+from tinkex_proxy.api.server_timing import HEADER, server_timing
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import (
     CircuitOpen,
     FutureNotFound,
@@ -24,12 +26,14 @@ from tinkex_proxy.errors import (
     UpstreamFailed,
 )
 from tinkex_proxy.runtime.account import Account
-from tinkex_proxy.runtime.events import Trained
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import CallTimed, Hub, Trained
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON
+from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.runtime.work import BATCH_HEADER, Call, Order, Training
 from tinkex_proxy.wire.output import is_protobuf, loss_sum_of
 from tinkex_proxy.wire.sdk import json_answer
@@ -43,6 +47,21 @@ _PREFIX = "tinkex-"
 METADATA_BYTES = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What is told of a call's time.
+
+    Attributes:
+        operation: what it is called in metrics and logs.
+        timeline: from its submit until its result is there.
+        whose: its name.
+    """
+
+    operation: str
+    timeline: Timeline
+    whose: Whose
+
+
 @dataclass(eq=False, slots=True)
 class Running:
     """A call under way.
@@ -50,6 +69,7 @@ class Running:
     Attributes:
         model: whose lane it is on, or on its way to.
         call: the call.
+        timed: what is told of its time.
         caller: who made it.
         seq_id: its place in the caller's count, or None.
         waits: whether it came before its turn.
@@ -58,6 +78,7 @@ class Running:
 
     model: Model
     call: Call
+    timed: Timed
     caller: str
     seq_id: int | None
     waits: bool
@@ -75,11 +96,15 @@ class SdkFutures:
     Args:
         ledger: keeps what they come to.
         released: set when polls are not to be held any more.
+        clock: measures them.
+        hub: is told where their time went.
     """
 
-    def __init__(self, ledger: Ledger, released: asyncio.Event) -> None:
+    def __init__(self, ledger: Ledger, released: asyncio.Event, *, clock: Clock, hub: Hub) -> None:
         self._ledger = ledger
         self._released = released
+        self._clock = clock
+        self._hub = hub
         self._running: dict[str, Running] = {}
 
     def running(self, request_id: str) -> Running | None:
@@ -134,7 +159,21 @@ class SdkFutures:
         running = begin(entry)
         self._running[entry.id] = running
         entry.leaving = partial(running.model.callers.leaving, running.caller, running.seq_id)
-        return _run(running)
+        return self._timed(running)
+
+    async def _timed(self, running: Running) -> Answer:
+        """What the future of a call comes to, with where its time went."""
+        timed, code = running.timed, "withdrawn"
+        try:
+            answer, code = await _run(running)
+        finally:
+            now = self._clock.now()
+            timed.timeline.join(running.call.timeline, now)
+            timed.timeline.end(now)
+            models = (running.model.model_id,)
+            told = CallTimed(timed.operation, code, timed.timeline, timed.whose, models)
+            self._hub.tell(told)
+        return replace(answer, headers={**answer.headers, HEADER: server_timing(timed.timeline)})
 
     def _watch(self, account: Account, entry: Entry) -> None:
         account.serve(entry.task)
@@ -224,15 +263,15 @@ class SdkFutures:
         return try_again(request_id, state, reason)
 
 
-async def _run(running: Running) -> Answer:
-    """What the future of a call comes to."""
+async def _run(running: Running) -> tuple[Answer, str]:
+    """What the future of a call comes to, and that in a word."""
     try:
         answered = await running.call.answer
     except ProxyError as error:
         nothing_ran = not _was_admitted(running.call) and not isinstance(error, OutcomeUnknown)
         if nothing_ran:
             running.model.callers.give_back(running.caller, running.seq_id)
-        return _failed(error, retryable=nothing_ran)
+        return _failed(error, retryable=nothing_ran), error.code
     except asyncio.CancelledError:
         running.model.callers.give_back(running.caller, running.seq_id)
         raise
@@ -244,7 +283,7 @@ async def _run(running: Running) -> Answer:
     headers = {"content-type": answered.headers.get("content-type", JSON)}
     if BATCH_HEADER in answered.headers:
         headers[BATCH_HEADER] = answered.headers[BATCH_HEADER]
-    return Answer(200, answered.body, headers)
+    return Answer(200, answered.body, headers), "ok"
 
 
 def _was_admitted(call: Call) -> bool:

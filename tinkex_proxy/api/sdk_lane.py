@@ -20,7 +20,8 @@ import msgspec
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.callers import coalesce_of, digest_of
-from tinkex_proxy.api.sdk_futures import Running, SdkFutures
+from tinkex_proxy.api.sdk_futures import Running, SdkFutures, Timed
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import CallRecognised
@@ -29,6 +30,7 @@ from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.upstream import JSON
+from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.runtime.work import Order, Training, Work
 from tinkex_proxy.wire.sdk import address_of, read_order, read_training
 
@@ -60,6 +62,7 @@ class Request:
         body: uncompressed.
         account: of its caller.
         hold: what it holds.
+        arrived: when it was there as a whole.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Request:
     body: bytes
     account: Account
     hold: Hold
+    arrived: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +98,17 @@ class LaneCalls:
 
     def revive(self, account: Account, call: CallRecord, asked: AskedRecord, hold: Hold) -> bool:
         """Go on with a promised call of an earlier run; whether its model is still there."""
-        numbered = self._read(Request(asked.path, asked.headers, asked.body, account, hold))
+        now = account.tools.clock.now()
+        request = Request(asked.path, asked.headers, asked.body, account, hold, now)
+        numbered = self._read(request)
         model = None if numbered is None else account.found(numbered.model_id)
         if numbered is None or model is None or model.gone is not None:
             return False
         caller = asked.headers.get("x-tinkex-caller", "")
         hold.grow(len(asked.body))
         _make_room(hold, model, caller, numbered)
-        entry = self._futures.revive(account, call, partial(_placed, model, caller, numbered))
+        begin = partial(_placed, request, model, caller, numbered)
+        entry = self._futures.revive(account, call, begin)
         hold.until(entry.task)
         return True
 
@@ -138,7 +145,7 @@ class LaneCalls:
             _make_room(request.hold, model, caller, asked)
             entry = self._futures.promise(
                 account,
-                partial(_placed, model, caller, asked),
+                partial(_placed, request, model, caller, asked),
                 key=key,
                 digest=digest,
                 asked=_recorded(request),
@@ -208,15 +215,17 @@ class LaneCalls:
         return Answer(200, msgspec.json.encode({**said, "request_id": entry.id}))
 
 
-def _placed(model: Model, caller: str, asked: _Numbered, entry: Entry) -> Running:
+def _placed(request: Request, model: Model, caller: str, asked: _Numbered, entry: Entry) -> Running:
     """Take a call on: onto the lane, behind what its caller counted before, or into a flight."""
     callers, number = model.callers, asked.seq_id
+    entry.whose = Whose(entry.id, entry.owner)
+    timed = Timed(f"sdk_{request.name}", Timeline(request.arrived), entry.whose)
     if model.driver.flights.carries(entry.id):
-        return Running(model, model.make(asked.work, entry), caller, number, waits=False)
+        return Running(model, model.make(asked.work, entry), timed, caller, number, waits=False)
     if number is not None and callers.taken(caller, number):
         callers.give_back(caller, number)  # an earlier run had it refused, and ended
     placed = callers.place(caller, number, asked.work, entry)
-    return Running(model, placed.call, caller, number, placed.waits)
+    return Running(model, placed.call, timed, caller, number, placed.waits)
 
 
 def _recorded(request: Request) -> AskedRecord:

@@ -11,6 +11,8 @@ from typing import Protocol
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.quantiles import Quantiles
+from tinkex_proxy.core.timeline import Timeline
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = [
     "BatchLeft",
@@ -18,6 +20,7 @@ __all__ = [
     "CallCut",
     "CallEnded",
     "CallRecognised",
+    "CallTimed",
     "Event",
     "Exchange",
     "Hub",
@@ -143,6 +146,21 @@ class SnapshotTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class CallTimed:
+    """A call came to its answer, and where its time went.
+
+    Told of calls that were taken on: plain calls, an SDK's from its submit to its result, and what
+    is relayed.
+    """
+
+    operation: str
+    code: str
+    timeline: Timeline
+    whose: Whose
+    model_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelsLost:
     """An upstream session ended, and its models with it."""
 
@@ -206,6 +224,7 @@ Event = (
     | CallCut
     | Trained
     | SnapshotTaken
+    | CallTimed
     | ModelsLost
     | Repeated
     | Shed

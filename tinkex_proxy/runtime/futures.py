@@ -11,8 +11,9 @@ fetches for want of budget would be lost.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from tinkex_proxy.core.advice import NO_ADVICE, Advice, advice_of
 from tinkex_proxy.core.outcome import Fault, Operation
 from tinkex_proxy.core.retry import POLICIES, Happened, Kind, of_fault, of_status
+from tinkex_proxy.core.timeline import Held, Part, Timeline
 from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, OutcomeUnknown, UpstreamFailed
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.transport import Response
@@ -66,6 +68,8 @@ class _Progress:
     """What a sequence of polls has seen."""
 
     since: float
+    timelines: Sequence[Timeline] = ()
+    head_at: float | None = None
     state: str | None = None
     spurious: int = 0
     early: int = 0
@@ -110,7 +114,12 @@ class Poller:
         self._hold_s = hold_s
 
     async def result(
-        self, request_id: str, *, accept: str = JSON, on_state: Callable[[QueueState], None]
+        self,
+        request_id: str,
+        *,
+        accept: str = JSON,
+        on_state: Callable[[QueueState], None] = lambda _: None,
+        timelines: Sequence[Timeline] = (),
     ) -> Response:
         """Wait until the request has ended and give its result.
 
@@ -118,12 +127,14 @@ class Poller:
             request_id: what the submit was answered with.
             accept: media type wanted for the result.
             on_state: told each queue state the upstream reports.
+            timelines: of those who wait for it: what they wait for is noted there.
 
         Raises:
             UpstreamFailed: the upstream failed the request, for good.
             OutcomeUnknown: the upstream no longer knows it, or stayed silent too long.
             ApiKeyRefused: the key stopped being good.
         """
+        progress = _Progress(self._clock.now(), timelines)
         ask = Ask(
             operation=Operation.POLL,
             path="/api/v1/retrieve_future",
@@ -131,24 +142,49 @@ class Poller:
             accept=accept,
             timeout_s=self._hold_s,
             patience=True,
+            on_head=partial(self._heard, progress),
         )
-        progress = _Progress(self._clock.now())
 
         def noted(state: QueueState) -> None:
-            progress.state = state.state if state.state in QUEUE_STATES else QUEUE_STATES[-1]
+            self._note(progress, state)
             on_state(state)
 
         self._waiting.add(progress)
+        self._enter(progress, Part.COMPUTE, self._clock.now())
         try:
-            return await self._poll(ask, progress, noted)
+            response = await self._poll(ask, progress, noted)
+            if progress.head_at is not None:
+                self._enter(progress, Part.DOWNLOAD, progress.head_at)
+            return response
         finally:
+            self._enter(progress, Part.PROXY, self._clock.now())
             self._waiting.discard(progress)
+
+    def _heard(self, progress: _Progress) -> None:
+        """The head of an answer is there; the first word of each poll counts."""
+        if progress.head_at is None:
+            progress.head_at = self._clock.now()
+
+    def _note(self, progress: _Progress, state: QueueState) -> None:
+        """The upstream holds the request back, or has ceased to."""
+        progress.state = state.state if state.state in QUEUE_STATES else QUEUE_STATES[-1]
+        if state.state != "active":
+            now = self._clock.now()
+            for timeline in progress.timelines:
+                timeline.spent(Part.UPSTREAM_QUEUE, now)
+                timeline.held = Held(state.state, state.reason)
+
+    @staticmethod
+    def _enter(progress: _Progress, part: Part, now: float) -> None:
+        for timeline in progress.timelines:
+            timeline.enter(part, now)
 
     async def _poll(
         self, ask: Ask, progress: _Progress, on_state: Callable[[QueueState], None]
     ) -> Response:
         while True:
             asked = self._clock.now()
+            progress.head_at = None
             try:
                 response = await self._upstream.ask(ask)
             except CircuitOpen as error:

@@ -55,13 +55,16 @@ class HttpxTransport:
         """
         timeout = httpx.Timeout(request.timeout_s, connect=self._connect_timeout_s)
         try:
-            answer = await self._client.request(
+            async with self._client.stream(
                 request.method,
                 self._base_url + request.path,
                 headers={"accept-encoding": "identity", **request.headers},
                 content=request.body,
                 timeout=timeout,
-            )
+            ) as answer:
+                if request.on_head is not None:
+                    request.on_head()
+                await answer.aread()
         except httpx.TransportError as error:
             raise _fault_of(error, request.timeout_s) from None
         return Response(answer.status_code, dict(answer.headers), answer.content)

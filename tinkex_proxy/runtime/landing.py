@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tinkex_proxy.core.lane import Lane
+from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import OutcomeUnknown, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.admit import Admitter
 from tinkex_proxy.runtime.clock import Clock
@@ -18,7 +19,7 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.submit import Admitted, admission
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.work import Answered, Call, Timeline, read
+from tinkex_proxy.runtime.work import Answered, Call, read
 from tinkex_proxy.wire.datum import Flavour
 
 __all__ = ["Ground", "Landing"]
@@ -181,15 +182,19 @@ class Landing:
         record, ground = flight.record, self._ground
         place = next(place for place, boarded in flight.boarded.items() if boarded is call)
         works = [call.work if at == place else None for at in range(len(record.members))]
+        timeline, now = call.timeline, self._clock.now
         try:
+            timeline.enter(Part.UPLOAD, now())
             response = await asyncio.shield(flight.admitted)
+            timeline.enter(Part.COMPUTE, now())
             if call.admitted is not None and not call.admitted.done():
                 call.admitted.set_result(response)
             response = await asyncio.shield(flight.landed)
+            timeline.enter(Part.PROXY, now())
             batch_id = f"{ground.model_id}#{record.seq_id}"
             answers = read(response, works, flight.counts, batch_id=batch_id)
             ground.answer(call, answers[place])
         except FlightRefused:
-            return  # it is on the lane now
+            timeline.enter(Part.QUEUE, now())  # it is on the lane now
         except ProxyError as error:
             ground.fail(call, error)

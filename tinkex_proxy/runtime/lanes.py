@@ -14,9 +14,11 @@ import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
 from tinkex_proxy.core.lane import Batch, Lane
+from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import (
     JournalUnavailable,
     OutcomeUnknown,
@@ -42,7 +44,6 @@ from tinkex_proxy.runtime.work import (
     Call,
     Order,
     Origin,
-    Timeline,
     Work,
     accept_of,
     encode,
@@ -172,8 +173,8 @@ class LaneDriver:
         loop = asyncio.get_running_loop()
         item = _item_of(self.items, work, deadline)
         admitted = loop.create_future() if work.of_sdk else None
-        now = self._tools.clock.now()
-        call = Call(work, item, now, loop.create_future(), origin, part, admitted)
+        timeline = Timeline(self._tools.clock.now(), Part.QUEUE)
+        call = Call(work, item, timeline, loop.create_future(), origin, part, admitted)
         self._calls[item.id] = call
         self._landing.board(call)
         return call
@@ -205,6 +206,7 @@ class LaneDriver:
         for call in calls:
             self.lane.withdraw(call.item.id)
             self._calls.pop(call.item.id, None)
+            call.timeline.end(self._tools.clock.now())
             call.answer.cancel()
             if call.admitted is not None:
                 call.admitted.cancel()
@@ -248,8 +250,7 @@ class LaneDriver:
                     continue
                 # Leave first: while it is waited for, calls may still join, and be taken back.
                 async with self._tools.submitter.leave(("lane", self.model_id)) as leave:
-                    now = clock.now()
-                    if (batch := self.lane.poll(now)) is not None:
+                    if (batch := self.lane.poll(clock.now())) is not None:
                         await self._submit(batch, now, leave)
         finally:
             self._runner = None
@@ -264,9 +265,9 @@ class LaneDriver:
         finally:
             call_off()
 
-    async def _submit(self, batch: Batch, now: float, leave: Leave) -> None:
+    async def _submit(self, batch: Batch, ready_at: float, leave: Leave) -> None:
         calls = [self._calls[item.id] for item in batch.items]
-        self._mark_left(batch, calls, now)
+        self._mark_left(batch, calls, ready_at)
         page: Page | None = None
         try:
             ask = encode(
@@ -278,7 +279,9 @@ class LaneDriver:
                 leave=leave,
             )
             accept = accept_of(calls[0])
+            self._enter(calls, Part.JOURNAL)
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
+            self._enter(calls, Part.UPLOAD)
             verdict = await self._admitter.admit(ask, self.flavour)
             gone = await self._admitter.gone(verdict)
         except JournalUnavailable as error:
@@ -289,9 +292,8 @@ class LaneDriver:
             for item in self.lane.refused(bisect=False):
                 self._fail(item, UpstreamFault("The proxy failed to submit this request."))
             return
-        self._wire_free_at = self._tools.clock.now()
-        for call in calls:
-            call.timeline.upload_s = self._wire_free_at - now
+        admitted = isinstance(verdict, Admitted)
+        self._wire_free_at = self._enter(calls, Part.COMPUTE if admitted else Part.QUEUE)
         if isinstance(verdict, Refused):
             self._on_refused(calls, verdict, gone, page)
             return
@@ -303,14 +305,18 @@ class LaneDriver:
         name = f"result {self.model_id}#{batch.seq_id}"
         self._tools.tasks.spawn(name, self._collect(batch, calls, verdict, page))
 
-    def _mark_left(self, batch: Batch, calls: Sequence[Call], now: float) -> None:
+    def _mark_left(self, batch: Batch, calls: Sequence[Call], ready_at: float) -> None:
+        """Calls leave now; their batch was ready to at `ready_at`, and has waited for leave since.
+
+        That they were lingering is known only now: the calls behind them may have been a barrier.
+        """
         self.batches += 1
         for call in calls:
             call.left = True
-            waited = now - call.since
-            lingered = now - max(call.since, self._wire_free_at)
-            call.timeline.linger_s = lingered if batch.reason in _LINGERING else 0.0
-            call.timeline.queue_s = waited - call.timeline.linger_s
+            if batch.reason in _LINGERING:
+                call.timeline.enter(Part.LINGER, self._wire_free_at)
+                call.timeline.enter(Part.QUEUE, ready_at)
+        self._enter(calls, Part.PROXY)
         self._tools.hub.tell(
             BatchLeft(
                 self.model_id,
@@ -322,6 +328,13 @@ class LaneDriver:
                 sum(item.size_bytes for item in batch.items),
             )
         )
+
+    def _enter(self, calls: Sequence[Call], part: Part) -> float:
+        """What calls are in from now on; gives the moment."""
+        now = self._tools.clock.now()
+        for call in calls:
+            call.timeline.enter(part, now)
+        return now
 
     def _on_refused(
         self, calls: Sequence[Call], verdict: Refused, gone: ProxyError | None, page: Page | None
@@ -375,18 +388,12 @@ class LaneDriver:
         """
         if verdict.request_id is None:
             return verdict.response
-        clock = self._tools.clock
-        began = queued_until = clock.now()
-
-        def on_state(state: QueueState) -> None:
-            nonlocal queued_until
-            self._states[seq_id] = state
-            if state.state != "active":
-                queued_until = clock.now()
-
         try:
-            response = await self._tools.poller.result(
-                verdict.request_id, accept=accept, on_state=on_state
+            return await self._tools.poller.result(
+                verdict.request_id,
+                accept=accept,
+                on_state=partial(self._states.__setitem__, seq_id),
+                timelines=timelines,
             )
         except OutcomeUnknown as unknown:
             # A request that had not run is forgotten with its model.
@@ -395,10 +402,6 @@ class LaneDriver:
                 self.lost(gone)
                 raise gone from None
             raise
-        for timeline in timelines:
-            timeline.upstream_queue_s = queued_until - began
-            timeline.compute_s = clock.now() - queued_until
-        return response
 
     def settle(self, seq_id: int, page: Page | None) -> None:
         """Nothing is awaited for a request any more."""
@@ -409,6 +412,7 @@ class LaneDriver:
     def answer(self, call: Call, answer: Answered | None) -> None:
         """Answer a call."""
         self._calls.pop(call.item.id, None)
+        call.timeline.end(self._tools.clock.now())
         if answer is not None and not call.answer.done():
             call.answer.set_result(answer)
 
@@ -422,6 +426,8 @@ class LaneDriver:
 
     def _fail(self, item: Item, error: ProxyError) -> None:
         call = self._calls.pop(item.id, None)
+        if call is not None:
+            call.timeline.end(self._tools.clock.now())
         for waiting in () if call is None else (call.answer, call.admitted):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(copy.copy(error))  # each caller's own, to add to

@@ -26,6 +26,7 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.records import AnswerRecord, AskedRecord, CallRecord, deleted, written
 from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["Answer", "Entry", "Ledger", "Retention"]
 
@@ -80,6 +81,7 @@ class Entry:
         leaving: what else has to be written before a part of it leaves.
         in_journal: whether it is there.
         earlier: whether an earlier run has begun it, and may have sent parts of it.
+        whose: its name in logs and traces.
         task: what runs it, or ran it; never raises.
     """
 
@@ -100,6 +102,7 @@ class Entry:
     task: "asyncio.Future[Answer]" = field(init=False)
     in_journal: bool = False
     earlier: bool = False
+    whose: Whose | None = None
 
     @property
     def recorded(self) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import ModelGone
 from tinkex_proxy.runtime.callers import Callers
 from tinkex_proxy.runtime.journal import Book
@@ -19,10 +20,17 @@ _CHANGING = frozenset({"/api/v1/optim_step", "/api/v1/load_weights"})
 
 @dataclass(slots=True)
 class Sampler:
-    """A sampling session of the upstream and its own sequence of requests."""
+    """A sampling session of the upstream and its own sequence of requests.
+
+    Attributes:
+        sampling_session_id: the upstream's name for it.
+        next_seq: number of the next sample.
+        made: where the time went that saving the weights for it took, if it shows a model's.
+    """
 
     sampling_session_id: str
     next_seq: int = 0
+    made: Timeline | None = None
 
     def take_seq(self) -> int:
         """The `seq_id` of the next sample."""

@@ -13,6 +13,7 @@ import msgspec
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
+from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.models import Model, Sampler
@@ -50,24 +51,23 @@ async def _submit(
     tools = account.tools
     async with contextlib.AsyncExitStack() as line:
         with ticket.unsent():
-            sampler = await _sampler_of(account, body)
+            sampler = await _sampler_of(account, body, ticket)
             turn = tools.submitter.leave(("sampler", sampler.sampling_session_id))
-            leave = await line.enter_async_context(turn)
-        began = tools.clock.now()
-        verdict = await tools.submitter.submit(_ask(body, sampler, leave))
-        ticket.timeline.upload_s = tools.clock.now() - began
+            with ticket.spending(Part.QUEUE, tools.clock):
+                leave = await line.enter_async_context(turn)
+        ask = _ask(body, sampler, leave)
+        with ticket.spending(Part.UPLOAD, tools.clock):
+            verdict = await tools.submitter.submit(ask)
     return sampler, verdict
 
 
 async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> SampleAnswer:
-    began = account.tools.clock.now()
     response = admitted.response
     if admitted.request_id is not None:
         accept = PROTOBUF if account.flavour is Flavour.PROTOBUF else JSON
         response = await account.tools.poller.result(
-            admitted.request_id, accept=accept, on_state=lambda _: None
+            admitted.request_id, accept=accept, timelines=(ticket.timeline,)
         )
-    ticket.timeline.compute_s = account.tools.clock.now() - began
     return decode_sample(response.body, response.content_type)
 
 
@@ -93,18 +93,29 @@ def _ask(body: Sample, sampler: Sampler, leave: Leave) -> Ask:
     )
 
 
-async def _sampler_of(account: Account, body: Sample) -> Sampler:
-    if body.base_model is not None:
-        return await account.sampler("base_model", body.base_model)
-    if body.model_path is not None:
-        return await account.sampler("model_path", body.model_path)
+async def _sampler_of(account: Account, body: Sample, ticket: Ticket) -> Sampler:
+    clock = account.tools.clock
+    with ticket.spending(Part.UPLOAD, clock):
+        if body.base_model is not None:
+            return await account.sampler("base_model", body.base_model)
+        if body.model_path is not None:
+            return await account.sampler("model_path", body.model_path)
     model = account.model(body.model_id or "")
     making = model.present_sampler()
     if making is None:
         making = account.tools.tasks.start("sampler " + model.model_id, _save(account, model))
         model.show(making)
-    # Shielded: others wait for the same sampler, so one caller's leaving must not end it.
-    return await asyncio.shield(making)
+    ticket.model_ids[model.model_id] = None
+    waits_since = clock.now()
+    ticket.timeline.enter(Part.QUEUE, waits_since)
+    try:
+        # Shielded: others wait for the same sampler, so one caller's leaving must not end it.
+        sampler = await asyncio.shield(making)
+        if sampler.made is not None:
+            ticket.timeline.join(sampler.made, clock.now(), since=waits_since)
+    finally:
+        ticket.timeline.enter(Part.PROXY, clock.now())
+    return sampler
 
 
 async def _save(account: Account, model: Model) -> Sampler:
@@ -114,9 +125,14 @@ async def _save(account: Account, model: Model) -> Sampler:
         "type": "save_weights_for_sampler",
     }
     work = Order("/api/v1/save_weights_for_sampler", fields)
-    answer = await order(account, model.model_id, Ticket(), work)
+    clock = account.tools.clock
+    ticket = Ticket(timeline=Timeline(clock.now(), Part.QUEUE))
+    answer = await order(account, model.model_id, ticket, work)
     if isinstance(session := answer.get("sampling_session_id"), str):
-        return Sampler(session)
+        return Sampler(session, made=ticket.timeline)
     if isinstance(path := answer.get("path"), str):
-        return await account.sampler("model_path", path)
+        with ticket.spending(Part.UPLOAD, clock):
+            sampler = await account.sampler("model_path", path)
+        sampler.made = ticket.timeline
+        return sampler
     raise UpstreamFault("save_weights_for_sampler gave neither a session nor a path.")

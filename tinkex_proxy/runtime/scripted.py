@@ -37,6 +37,8 @@ class ScriptedTransport:
         answer = self._answer(request)
         if isinstance(answer, Fault):
             raise TransportFault(answer, f"scripted {answer.value}")
+        if request.on_head is not None:
+            request.on_head()
         return answer
 
     @asynccontextmanager

@@ -13,13 +13,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
+from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallCut, Trained
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
@@ -32,7 +35,6 @@ from tinkex_proxy.runtime.work import (
     Order,
     Origin,
     Share,
-    Timeline,
     Training,
     Work,
 )
@@ -72,14 +74,16 @@ class Ticket:
         coalesce: False when the caller wants a request of its own.
         origin: the call as the journal knows it, if somebody may come for it again.
         hold: what the call holds, which its work adds to; None where the proxy itself calls.
-        timeline: where the time of its (last) request went.
+        timeline: where its time goes, along its critical path where it is in several pieces.
+        model_ids: the models that it is about, in order.
     """
 
     deadline: float | None = None
     coalesce: bool = True
     origin: Origin | None = None
     hold: Hold | None = None
-    timeline: Timeline = field(default_factory=Timeline)
+    timeline: Timeline = field(default_factory=partial(Timeline, 0.0))
+    model_ids: dict[str, None] = field(default_factory=dict)
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
     _unsent: int = 0
     _over: bool = False
@@ -92,6 +96,15 @@ class Ticket:
             yield
         finally:
             self._unsent -= 1
+
+    @contextmanager
+    def spending(self, part: Part, clock: Clock) -> Iterator[None]:
+        """While something is waited for that is no call on a lane."""
+        path = Timeline(clock.now(), part)
+        try:
+            yield
+        finally:
+            self.timeline.join(path, clock.now())
 
     def put(self, model: Model, works: Sequence[Work], *, item: int = 0) -> list[Call]:
         """Put work on a model's lane in this caller's name.
@@ -111,6 +124,7 @@ class Ticket:
             owed = self.sent(model)
             self.hold.queue(model.depth, awaited=owed)
             self.hold.add(sum(map(_size_of, works)), owed=owed)
+        self.model_ids[model.model_id] = None
         calls = model.put(works, deadline=self.deadline, origin=self.origin, part=str(item))
         self._placed.append((model, calls))
         return calls
@@ -159,11 +173,12 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     promised = json_of(admitted.response).get("model_id")
     result: dict[str, object] = {}
     if admitted.request_id is not None:
-        done = await account.tools.poller.result(admitted.request_id, on_state=lambda _: None)
+        done = await account.tools.poller.result(admitted.request_id, timelines=(ticket.timeline,))
         result = json_of(done)
     model_id = result.get("model_id") or promised
     if not isinstance(model_id, str):
         raise UpstreamFault("create_model was answered without a model_id.")
+    ticket.model_ids[model_id] = None
     facts = {
         "model_id": model_id,
         "base_model": body.base_model,
@@ -203,7 +218,7 @@ async def train(
         account.upstream.breaker.check()
     sizes = ticket.sizes(model, item)
     if not account.learned and sum(sizes) < len(call.datums):  # what was sent needs no encoding
-        with ticket.unsent():
+        with ticket.unsent(), ticket.spending(Part.UPLOAD, account.tools.clock):
             await account.ready()
     coalesce = ticket.coalesce and account.settings.coalesce
     parts = _cut(account, call, sizes)
@@ -211,7 +226,7 @@ async def train(
         account.tools.hub.tell(CallCut(len(parts)))
     works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
     calls = ticket.put(model, works, item=item)
-    shares = await _all(calls, ticket)
+    shares = await _all(calls, ticket, account.tools.clock)
     answer = _answer(call, [share for share in shares if isinstance(share, Share)])
     if answer.loss is not None and not forward_only:
         account.tools.hub.tell(Trained(call.model_id, answer.loss))
@@ -259,7 +274,7 @@ async def unload(account: Account, model_id: str, ticket: Ticket) -> dict[str, o
     work = Order("/api/v1/unload_model", {"type": "unload_model"})
     calls = ticket.put(model, [work])
     try:
-        await _all(calls, ticket)
+        await _all(calls, ticket, account.tools.clock)
         unloaded = True
     except ProxyError as error:
         if error.code not in {"model_gone", "upstream_refused"}:
@@ -277,7 +292,8 @@ async def order(
     model = account.model(model_id)
     if not ticket.sent(model):
         account.upstream.breaker.check()
-    (answer,) = await _all(ticket.put(model, [work], item=item), ticket)
+    calls = ticket.put(model, [work], item=item)
+    (answer,) = await _all(calls, ticket, account.tools.clock)
     return {k: v for k, v in answer.items() if k != "type"} if isinstance(answer, dict) else {}
 
 
@@ -296,7 +312,8 @@ async def _create(
             repeatable=account.tools.recognition.known(account.flavour) is not False,
             doubtful=earlier,
         )
-        verdict = await account.tools.submitter.submit(ask)
+        with ticket.spending(Part.UPLOAD, account.tools.clock):
+            verdict = await account.tools.submitter.submit(ask)
         if isinstance(verdict, Admitted):
             return creation.session_id, verdict
         account.creations.pop(creation.call_id, None)
@@ -319,13 +336,16 @@ async def _creation(
     if origin is not None and (earlier := account.creations.get(origin.id)) is not None:
         return earlier, True
     account.upstream.breaker.check()  # neither a number nor a record for what is not sent
-    session_id = await account.ready()
+    clock = account.tools.clock
+    with ticket.spending(Part.UPLOAD, clock):
+        session_id = await account.ready()
     numbered = {"session_id": session_id, "model_seq_id": account.session.next_model_seq()}
     body = msgspec.json.encode({**fields, **numbered})
     name = "" if origin is None else origin.id
     creation = CreationRecord(account.key_id, name, session_id, body, uuid.uuid4().hex)
     changes = [] if origin is None else [*origin.unwritten(), written(creation)]
-    await account.tools.book.journal.commit(changes)
+    with ticket.spending(Part.JOURNAL, clock):
+        await account.tools.book.journal.commit(changes)
     if origin is not None:
         account.creations[origin.id] = creation
     return creation, False
@@ -339,10 +359,13 @@ def _forget_creation(account: Account, ticket: Ticket) -> None:
         origin.closing.append(deleted(creation))
 
 
-async def _all(calls: Sequence[Call], ticket: Ticket) -> list[Answered]:
+async def _all(calls: Sequence[Call], ticket: Ticket, clock: Clock) -> list[Answered]:
     """Wait for every piece; the first failure, in order, is the call's."""
-    done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
-    ticket.timeline = calls[-1].timeline
+    try:
+        done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
+    finally:
+        for call in calls:
+            ticket.timeline.join(call.timeline, clock.now())
     answers = []
     for number, answer in enumerate(done):
         if isinstance(answer, asyncio.CancelledError):

@@ -12,7 +12,7 @@ means that nothing was sent, `NOT_SENT` that this is our own doing (no more file
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,6 +47,8 @@ class Request:
         headers: names in lower case.
         body: the whole body.
         timeout_s: seconds until the whole answer must be there.
+        on_head: called when the head of the answer is there; costs a little for each piece of the
+            body, so only where somebody wants to know.
     """
 
     method: str
@@ -54,6 +56,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     timeout_s: float = 60.0
+    on_head: Callable[[], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +168,18 @@ class PyqwestTransport:
 
     async def send(self, request: Request) -> Response:
         """Send, and wait for the whole answer."""
+        ask = (request.method, self._base_url + request.path, request.headers, request.body)
         try:
             async with asyncio.timeout(request.timeout_s):
-                answer = await self._client.execute(
-                    request.method, self._base_url + request.path, request.headers, request.body
-                )
+                if request.on_head is not None:
+                    async with self._client.stream(*ask) as coming:
+                        request.on_head()
+                        body = b"".join([bytes(piece) async for piece in coming.content])
+                        return Response(coming.status, _by_name(coming.headers.items()), body)
+                answer = await self._client.execute(*ask)
         except _FAILURES as error:
             raise _fault_of(error, request.timeout_s) from None
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status, headers, bytes(answer.content))
+        return Response(answer.status, _by_name(answer.headers.items()), bytes(answer.content))
 
     @asynccontextmanager
     async def relay(self, passing: Passing) -> AsyncIterator[Passed]:
@@ -193,6 +199,10 @@ class PyqwestTransport:
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+
+def _by_name(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
 
 
 def is_ours(error: BaseException | None) -> bool:

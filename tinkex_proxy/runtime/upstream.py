@@ -14,7 +14,7 @@ A long poll is no probe of a half-open circuit: it is held for minutes, and who 
 be refused. A question goes first in its place.
 """
 
-from collections.abc import AsyncIterator, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -99,6 +99,7 @@ class Ask:
             about the upstream.
         flow: whose turn a submit takes where turns have to be taken: a lane, a sampling session.
         leave: to send it the first time, where its sender has waited for that already.
+        on_head: called when the head of an answer is there, where its body may be long.
     """
 
     operation: Operation
@@ -116,6 +117,7 @@ class Ask:
     patience: bool = False
     flow: Hashable = None
     leave: Leave | None = field(default=None, compare=False)
+    on_head: Callable[[], None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +296,7 @@ class Upstream:
             # whatever would have gone out on it next would be lost.
             headers["connection"] = "close"
         timeout_s = self._timeout_s if ask.timeout_s is None else ask.timeout_s
-        return Request(ask.method, ask.path, headers, ask.body, timeout_s)
+        return Request(ask.method, ask.path, headers, ask.body, timeout_s, ask.on_head)
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -10,11 +10,13 @@ import msgspec
 from tinkex_proxy.core.coalesce import Item
 from tinkex_proxy.core.lane import Batch
 from tinkex_proxy.core.outcome import Operation
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask, json_of
+from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import Fragment, Submit, config_bytes, merge
 from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
@@ -28,7 +30,6 @@ __all__ = [
     "Order",
     "Origin",
     "Share",
-    "Timeline",
     "Training",
     "Work",
     "accept_of",
@@ -91,17 +92,6 @@ class Order:
 Work: TypeAlias = Training | Order
 
 
-@dataclass(slots=True)
-class Timeline:
-    """Where a call's time went, in seconds; None where it did not come to that."""
-
-    queue_s: float = 0.0
-    linger_s: float = 0.0
-    upload_s: float = 0.0
-    upstream_queue_s: float = 0.0
-    compute_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Share:
     """One training call's part of a batch's answer.
@@ -134,10 +124,12 @@ class Origin(Protocol):
     Attributes:
         pages: the journal's pages that hold parts of it.
         closing: what else is written with its answer.
+        whose: its name in logs and traces.
     """
 
     pages: list[Page]
     closing: list[Change]
+    whose: Whose | None
 
     @property
     def id(self) -> str:
@@ -161,7 +153,7 @@ class Call:
     Attributes:
         work: what is asked.
         item: how the lane sees it.
-        since: when it came.
+        timeline: where its time goes, from when it came.
         answer: what it comes to.
         origin: the caller's call that it is part of, if somebody may come for that again.
         part: which part; the same when the call is done again.
@@ -171,13 +163,12 @@ class Call:
 
     work: Work
     item: Item
-    since: float
+    timeline: Timeline
     answer: "asyncio.Future[Answered]"
     origin: Origin | None = None
     part: str = ""
     admitted: "asyncio.Future[Response] | None" = None
     left: bool = False
-    timeline: Timeline = field(default_factory=Timeline)
 
 
 def encode(

@@ -1,0 +1,31 @@
+"""`Server-Timing`: where a call's time went, as browsers and tracing tools read it.
+
+Every part is there, zero or not, and `total`: what the parts sum to.
+"""
+
+from typing import Final
+
+from tinkex_proxy.core.timeline import Part, Timeline
+
+__all__ = ["HEADER", "server_timing"]
+
+HEADER: Final = "server-timing"
+# An upstream's reason is a sentence; a header is no place for more.
+MAX_REASON_CHARS: Final = 200
+
+
+def server_timing(timeline: Timeline) -> str:
+    """The header's value; durations in milliseconds, to the microsecond."""
+    parts = timeline.parts()
+    entries = [f"{part.value};dur={parts[part] * 1000:.3f}" for part in Part]
+    held = timeline.held
+    if held is not None:
+        said = held.state if held.reason is None else f"{held.state}: {held.reason}"
+        entries[list(Part).index(Part.UPSTREAM_QUEUE)] += f';desc="{_quotable(said)}"'
+    return ", ".join([*entries, f"total;dur={timeline.whole_s * 1000:.3f}"])
+
+
+def _quotable(text: str) -> str:
+    """What may stand in a quoted string without escapes."""
+    plain = (c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in text)
+    return "".join(plain)[:MAX_REASON_CHARS]

@@ -65,6 +65,7 @@ from tinkex_proxy.runtime.snapshot import Snapshot
 from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.timing_metrics import TimingMetrics
 from tinkex_proxy.runtime.transport import Transport
 from tinkex_proxy.runtime.transports import open_transport
 from tinkex_proxy.runtime.upstream import Ask, Terms, Unanswered, Upstream
@@ -281,7 +282,8 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     if settings.metrics.enabled:
         metrics = Metrics(registry, snapshot.refused)
         scraped = Scraped(registry, metrics.http)
-        listeners += [metrics, JournalMetrics(registry), skew]
+        timing = TimingMetrics(registry, snapshot.refused)
+        listeners += [metrics, JournalMetrics(registry), timing, skew]
     hub = Hub(
         listeners,
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),

@@ -19,6 +19,11 @@ DURATION_BUCKETS: Final = tuple(round(0.001 * 2 ** (step / 2), 6) for step in ra
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _BYTES: Final = tuple(4**power for power in range(4, 14))
 _WAITS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30)
+# Steps of factor 2: a part is looked at beside the others, and there is one ladder for each part of
+# each operation.
+_PARTS: Final = tuple(0.001 * 2**step for step in range(21))
+# What is ours begins far below what an upstream takes.
+_OVERHEAD: Final = tuple(0.0001 * 2**step for step in range(21))
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info", "stateset"]
 
@@ -82,6 +87,30 @@ _CALLS: Final = (
     ),
     Series("tinkex_proxy_kept_answers", "gauge", "Answers kept for whoever comes for them."),
     Series("tinkex_proxy_kept_answers_bytes", "gauge", "Bytes of those answers."),
+)
+
+_TIME: Final = (
+    Series(
+        "tinkex_proxy_call_part_seconds",
+        "histogram",
+        "Where the time of calls went, part by part; the parts of a call sum to its whole. A part "
+        "that a call did not come to is not counted.",
+        ("operation", "part"),
+        _PARTS,
+    ),
+    Series(
+        "tinkex_proxy_overhead_seconds",
+        "histogram",
+        "Time of calls that was not the upstream's: queue, linger, journal, and our own work.",
+        ("operation",),
+        _OVERHEAD,
+    ),
+    Series(
+        "tinkex_proxy_upstream_queue_seconds_total",
+        "counter",
+        "Time for which the upstream held calls back, by the state that it gave last.",
+        ("operation", "state"),
+    ),
 )
 
 _UPSTREAM: Final = (
@@ -280,6 +309,7 @@ _PROCESS: Final = (
 
 _SECTIONS: Final[Mapping[str, tuple[Series, ...]]] = {
     "Calls": _CALLS,
+    "Where the time went": _TIME,
     "The upstream": _UPSTREAM,
     "Lanes and batches": _LANES,
     "Circuit breakers": _BREAKERS,

@@ -1,0 +1,65 @@
+"""Where calls spent their time, as series: parts, the proxy's own share, and what held them back.
+
+A part that a call did not come to is not observed: the count says how many did, the sum over the
+sum of all parts what share of all time it took.
+"""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter
+
+from tinkex_proxy.core.timeline import Part
+from tinkex_proxy.runtime.events import CallTimed, Event
+from tinkex_proxy.runtime.futures import QUEUE_STATES
+from tinkex_proxy.runtime.metrics import Children, Ladder
+from tinkex_proxy.runtime.series import SERIES, Refused
+
+__all__ = ["TimingMetrics"]
+
+
+class TimingMetrics:
+    """Counts the parts of calls.
+
+    Args:
+        registry: where the series are kept.
+        refused: counts updates of what is beyond a bound.
+    """
+
+    def __init__(self, registry: CollectorRegistry, refused: Refused | None = None) -> None:
+        refused = refused or Refused()
+        self._parts = _ladders("tinkex_proxy_call_part_seconds", registry, refused)
+        self._overhead = _ladders("tinkex_proxy_overhead_seconds", registry, refused)
+        name = "tinkex_proxy_upstream_queue_seconds_total"
+        row = SERIES[name]
+        self._held = Children(Counter(name, row.text, row.labels, registry=registry), refused)
+        self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Count one record."""
+        if not isinstance(event, CallTimed):
+            return
+        named, line = event.operation, event.timeline
+        parts, ladders = line.parts(), self._by_operation.get(named) or self._bind(named)
+        for part, seconds in parts.items():
+            if seconds:
+                ladders[part].observe(seconds)
+        self._overhead.get(named).observe(line.overhead_s)
+        if line.held is not None:
+            state = line.held.state
+            state = state if state in QUEUE_STATES else QUEUE_STATES[-1]
+            self._held.get(named, state).inc(parts[Part.UPSTREAM_QUEUE])
+
+    def _bind(self, operation: str) -> Mapping[Part, Ladder]:
+        """Make all parts of an operation at its first call.
+
+        Of a series that begins with its first value, a rate does not see that value.
+        """
+        bound = {part: self._parts.get(operation, part.value) for part in Part}
+        self._by_operation[operation] = bound
+        return bound
+
+
+def _ladders(name: str, registry: CollectorRegistry, refused: Refused) -> Children[Ladder]:
+    row = SERIES[name]
+    family = Ladder(name, row.text, row.labels, buckets=row.buckets, registry=registry)
+    return Children(family, refused)

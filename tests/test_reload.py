@@ -59,7 +59,7 @@ def bounds(proxy: Proxy) -> object:
 def sdk(proxy: Proxy) -> object:
     routes = proxy.app._app.router.routes
     (route,) = [r for r in routes if getattr(r, "path", "").startswith("/api/v1")]
-    return route.app
+    return route.app._app
 
 
 # For each live setting: another value, and where it is seen at work (or the settings that `server`

@@ -242,7 +242,7 @@ def build(
     sdk = SdkRoute(services, _sdk_settings(settings))
     app = make_app(
         operations,
-        [*plain_routes(services), *sdk_routes(sdk)],
+        [*plain_routes(services), *sdk_routes(sdk, services)],
         lifespan=_lifespan(services, readiness, transport, tasks, journal, intervals),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,

@@ -35,6 +35,7 @@ from tinkex_proxy.runtime.metrics import (
     registry_of_process,
 )
 from tinkex_proxy.runtime.series import DURATION_BUCKETS, Refused
+from tinkex_proxy.runtime.trace_context import TraceContext
 
 
 @pytest.fixture
@@ -212,7 +213,8 @@ def test_a_trace_that_is_recorded_is_an_exemplar(registry) -> None:
     traced = "4bf92f3577b34da6a3ce929d0e0e4736"
     metrics.on_event(CallEnded("forward", "ok", 18.0, trace_id=traced))
     metrics.on_event(CallEnded("forward", "ok", 0.1))
-    metrics.on_event(Exchange("submit", 200, Outcome.SUCCESS, 0.002, trace_id=traced))
+    place = TraceContext(traced, "b" * 16, 1)
+    metrics.on_event(Exchange("submit", 200, Outcome.SUCCESS, 0.002, trace=place))
     metrics.http.count("/v1/forward", "POST", "2xx", 18.0, trace_id=traced)
     lines = [line for line in open_metrics(registry).decode().splitlines() if traced in line]
     assert {line.partition("{")[0] for line in lines} == {

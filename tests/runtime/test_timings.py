@@ -260,7 +260,8 @@ async def test_the_journal_has_a_part_of_its_own(account_with, bench) -> None:
     ticket = ticket_of(account)
     made = await trainer.create_model(account, plain.CreateModel(base_model="b"), ticket)
     parts = ended(account, ticket)
-    assert parts == {"journal": JOURNAL, **ALONE, "upload": SESSION + SUBMIT}
+    before_and_after = 2 * JOURNAL  # its number before it is made, its name before it is told
+    assert parts == {"journal": before_and_after, **ALONE, "upload": SESSION + SUBMIT}
     assert made["model_id"] == "m"
     ticket = ticket_of(account)
     await trainer.train(account, call(1), ticket)

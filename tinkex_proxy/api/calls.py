@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from tinkex_proxy.api.asgi import (
+    ASGIApp,
     BodyLimits,
     CallerLeft,
     Receive,
@@ -33,6 +34,7 @@ from tinkex_proxy.api.callers import (
 )
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.api.server_timing import HEADER, server_timing
+from tinkex_proxy.api.traced import Traced, trace_of
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
@@ -43,6 +45,8 @@ from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Hu
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
+from tinkex_proxy.runtime.trace_context import recorded
+from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.wire import plain
@@ -84,6 +88,7 @@ class Services:
         open: the requests that the end waits for.
         polls: those of SDKs, which it does not wait for.
         released: set at the very end, for those who are held: they come again elsewhere.
+        tracer: gives calls their place in a trace.
         revivers: by operation, who goes on with a promised call of an earlier run.
     """
 
@@ -97,7 +102,12 @@ class Services:
     open: OpenRequests = field(default_factory=OpenRequests)
     polls: OpenRequests = field(default_factory=OpenRequests)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    tracer: Tracer = OFF
     revivers: dict[str, Reviver] = field(default_factory=dict)
+
+    def traced(self, app: ASGIApp, named: Callable[[str], str]) -> Traced:
+        """A route whose requests have their place in a trace."""
+        return Traced(app, named, self.tracer, clock=self.clock, hub=self.hub)
 
     def revive(self, account: Account, calls: Sequence[CallRecord]) -> None:
         """Take over an earlier run's calls of one key, and go on with those that were promised."""
@@ -218,7 +228,13 @@ class CallRoute:
         now = services.clock.now()
         deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
         timeline = Timeline(now)
-        ticket = Ticket(deadline=deadline, coalesce=wishes.coalesce, hold=hold, timeline=timeline)
+        ticket = Ticket(
+            deadline=deadline,
+            coalesce=wishes.coalesce,
+            hold=hold,
+            timeline=timeline,
+            trace=services.tracer.below(trace_of(scope)),
+        )
         given = scope.get("path_params")
         params = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
         wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
@@ -245,7 +261,7 @@ class CallRoute:
         entry: Entry,
     ) -> Coroutine[object, object, Answer]:
         ticket.origin = entry
-        entry.whose = whose = Whose(entry.id, account.key_id)
+        entry.whose = whose = Whose(entry.id, account.key_id, ticket.trace)
         settings = self._services.settings
         return self._run(Asked(account, body, ticket, settings, path, params, entry.id, whose))
 
@@ -286,7 +302,8 @@ class CallRoute:
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:
             timeline.end(services.clock.now())
-            services.hub.tell(CallEnded(self._operation, code, timeline.whole_s))
+            trace_id = recorded(asked.whose.trace)
+            services.hub.tell(CallEnded(self._operation, code, timeline.whole_s, trace_id))
             self._tell_time(asked, code)
         return replace(answer, headers={**answer.headers, HEADER: server_timing(timeline)})
 

@@ -10,7 +10,6 @@ a histogram of its own, calls a caller who left a 5xx, counts all that a catch-a
 one, and records nothing for a second app on one registry.
 """
 
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,9 @@ from prometheus_fastapi_instrumentator import metrics
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 
 from tinkex_proxy.api.asgi import ASGIApp, Message, Receive, Scope, Send
+from tinkex_proxy.api.traced import trace_of
 from tinkex_proxy.runtime.metrics import HttpMetrics, class_of
+from tinkex_proxy.runtime.trace_context import context_of, recorded
 
 __all__ = ["METHODS", "SDK_CALLS", "OnRequest", "instrument"]
 
@@ -66,9 +67,6 @@ _WAITING: Final = frozenset(
         "/api/v1/session_heartbeat",
         "/v1/futures/{future_id}",
     }
-)
-_TRACE: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 )
 
 # Told the status and the seconds of each request of a caller that was answered.
@@ -176,13 +174,10 @@ class _Measured:
 
 
 def _trace_of(scope: Scope) -> str | None:
-    """The trace of the caller, if it says that it is recorded: else an exemplar leads nowhere."""
+    """The trace of a request, if it is recorded: an exemplar of any other leads nowhere."""
     raw = scope["headers"]
-    for name, value in raw if isinstance(raw, list | tuple) else ():
-        if name == b"traceparent":
-            found = _TRACE.fullmatch(value)
-            return None if found is None or not int(found[2], 16) & 1 else found[1].decode()
-    return None
+    headers = raw if isinstance(raw, list | tuple) else ()
+    return recorded(trace_of(scope) or context_of(headers))
 
 
 def _failed() -> bool:

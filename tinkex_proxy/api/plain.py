@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from starlette.routing import BaseRoute, Route
 
+from tinkex_proxy.api.asgi import ASGIApp
 from tinkex_proxy.api.calls import Asked, CallRoute, Handler, Services
 from tinkex_proxy.api.futures import FutureRoute
 from tinkex_proxy.api.problems import problem_fields
@@ -121,6 +122,10 @@ async def _load_weights(asked: Asked) -> object:
     return await trainer.load_weights(asked.account, body, asked.ticket)
 
 
+def _route(services: Services, method: str, path: str, app: ASGIApp) -> Route:
+    return Route(path, services.traced(app, lambda _: path), methods=[method])
+
+
 def plain_routes(services: Services) -> list[BaseRoute]:
     """Every `/v1` route."""
     calls: list[tuple[str, str, str, Handler]] = [
@@ -145,8 +150,8 @@ def plain_routes(services: Services) -> list[BaseRoute]:
         ("POST", "/v1/load_weights", "load_weights", _load_weights),
     ]
     routes: list[BaseRoute] = [
-        Route(path, CallRoute(operation, handler, services), methods=[method])
+        _route(services, method, path, CallRoute(operation, handler, services))
         for method, path, operation, handler in calls
     ]
-    routes.append(Route("/v1/futures/{future_id}", FutureRoute(services), methods=["GET"]))
+    routes.append(_route(services, "GET", "/v1/futures/{future_id}", FutureRoute(services)))
     return routes

@@ -19,10 +19,11 @@ from tinkex_proxy.api.asgi import (
 )
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.runtime.intake import Hold
+from tinkex_proxy.runtime.trace_context import NAMES, TraceContext
 from tinkex_proxy.runtime.transport import Passed, Passing
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 
-__all__ = ["Seen", "hung_up", "passing_of", "relay"]
+__all__ = ["Seen", "hung_up", "passing_of", "placed", "relay"]
 
 # Bodies up to this size are read before they are sent; longer ones go up as they come.
 WHOLE_BYTES = 1024 * 1024
@@ -131,6 +132,12 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
         whole = await read_body(headers, receive, limits, hold)
     named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
     return Passing(str(scope["method"]), _target(scope), named, whole, timeout_s)
+
+
+def placed(passing: Passing, trace: TraceContext) -> Passing:
+    """A request with its own place in a trace, instead of its sender's."""
+    others = [(name, value) for name, value in passing.headers if name.lower() not in NAMES]
+    return replace(passing, headers=[*others, *trace.headers().items()], trace=trace)
 
 
 async def hung_up(receive: Receive) -> None:

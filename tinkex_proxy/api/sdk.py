@@ -27,11 +27,13 @@ from tinkex_proxy.api.asgi import (
 from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
-from tinkex_proxy.api.relay import Seen, hung_up, passing_of, relay
+from tinkex_proxy.api.http_metrics import SDK_CALLS
+from tinkex_proxy.api.relay import Seen, hung_up, passing_of, placed, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
+from tinkex_proxy.api.traced import trace_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
@@ -41,6 +43,8 @@ from tinkex_proxy.runtime.events import CallEnded, CallTimed
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
+from tinkex_proxy.runtime.trace_context import recorded
+from tinkex_proxy.runtime.tracer import outgoing
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose
@@ -60,6 +64,7 @@ _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
 UNCOUNTED_BYTES = 64 * 1024
+_ANY = "/api/v1/{path:path}"
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -185,7 +190,7 @@ class SdkRoute:
             await send_answer(send, answer, {})
         finally:
             now, named = services.clock.now(), f"sdk_{operation.value}"
-            services.hub.tell(CallEnded(named, code, now - began))
+            services.hub.tell(CallEnded(named, code, now - began, recorded(trace_of(scope))))
             if (timed := send.timed) is not None:
                 timed.timeline.end(now)
                 services.hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
@@ -203,12 +208,15 @@ class SdkRoute:
         with self._services.intake.hold(owner, exempt=light) as hold:
             incoming = await self._received(operation, scope, headers, receive, hold)
             arrived = self._services.clock.now()
+            trace = self._services.tracer.below(trace_of(scope))
             account = accounts.of(key_of(headers))
             if (this := asyncio.current_task()) is not None:
                 account.serve(this)  # busy: it must not be dropped while this call is under way
             seen: Seen | None = None
             if incoming.body is not None:
-                request = Request(incoming.name, headers, incoming.body, account, hold, arrived)
+                request = Request(
+                    incoming.name, headers, incoming.body, account, hold, arrived, trace
+                )
                 answer = await self._over_lanes(request, receive)
                 if answer is not None:
                     await send_answer(send, answer, {})
@@ -219,9 +227,12 @@ class SdkRoute:
             awaited = Part.COMPUTE if operation in _ANSWERED_LATE else Part.UPLOAD
             timeline = Timeline(arrived)
             timeline.enter(awaited, self._services.clock.now())
-            whose = Whose(uuid.uuid4().hex, account.key_id)
+            whose = Whose(uuid.uuid4().hex, account.key_id, trace)
             send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
-            await self._relay(operation, account, incoming.passing, receive, send, seen)
+            passing = incoming.passing
+            if trace is not None and self._services.tracer.on:  # else it goes as it came
+                passing = placed(passing, outgoing(trace))
+            await self._relay(operation, account, passing, receive, send, seen)
 
     async def _received(
         self,
@@ -373,6 +384,11 @@ def _request_id(body: object) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def sdk_routes(endpoint: SdkRoute) -> list[BaseRoute]:
+def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
     """Everything under `/api/v1`, whatever its method."""
-    return [Route("/api/v1/{path:path}", endpoint)]
+    return [Route(_ANY, services.traced(endpoint, _route_of))]
+
+
+def _route_of(path: str) -> str:
+    """A call's route; callers can ask for any path, so only those that SDKs have are told apart."""
+    return path if path.removeprefix(_BASE) in SDK_CALLS else _ANY

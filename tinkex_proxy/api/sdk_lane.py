@@ -29,6 +29,7 @@ from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
+from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.upstream import JSON
 from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.runtime.work import Order, Training, Work
@@ -63,6 +64,7 @@ class Request:
         account: of its caller.
         hold: what it holds.
         arrived: when it was there as a whole.
+        trace: the place of the call in a trace, if it belongs to one.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Request:
     account: Account
     hold: Hold
     arrived: float
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,7 @@ class LaneCalls:
 def _placed(request: Request, model: Model, caller: str, asked: _Numbered, entry: Entry) -> Running:
     """Take a call on: onto the lane, behind what its caller counted before, or into a flight."""
     callers, number = model.callers, asked.seq_id
-    entry.whose = Whose(entry.id, entry.owner)
+    entry.whose = Whose(entry.id, entry.owner, request.trace)
     timed = Timed(f"sdk_{request.name}", Timeline(request.arrived), entry.whose)
     if model.driver.flights.carries(entry.id):
         return Running(model, model.make(asked.work, entry), timed, caller, number, waits=False)

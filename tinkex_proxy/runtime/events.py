@@ -4,7 +4,7 @@ Metrics and logs hang on this one seam: the code that acts says what it did and 
 listener that raises is reported once by the hub and can break nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,9 +12,11 @@ from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.quantiles import Quantiles
 from tinkex_proxy.core.timeline import Timeline
+from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.whose import Whose
 
 __all__ = [
+    "BatchEnded",
     "BatchLeft",
     "BreakerDropped",
     "CallCut",
@@ -31,6 +33,7 @@ __all__ = [
     "ModelsLost",
     "Note",
     "Repeated",
+    "Served",
     "Shed",
     "SnapshotTaken",
     "Trained",
@@ -40,14 +43,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request to the upstream ended.
+    """One request to the upstream ended, just now.
 
     Attributes:
         operation: what it was for.
         status: of its answer; None when none came.
         outcome: how the breaker judged it.
         duration_s: how long it took.
-        trace_id: the trace that it is part of, if that is recorded.
+        method: its method.
+        path: its path.
+        trace: its own place in a trace, if it has one.
+        fault: why no answer came.
         date: the `Date` of its answer.
     """
 
@@ -55,7 +61,10 @@ class Exchange:
     status: int | None
     outcome: Outcome
     duration_s: float
-    trace_id: str | None = None
+    method: str = "POST"
+    path: str = ""
+    trace: TraceContext | None = None
+    fault: str | None = None
     date: str | None = None
 
 
@@ -70,6 +79,31 @@ class BatchLeft:
     datums: int
     waited_s: float
     size_bytes: int = 0
+    calls: Sequence[Whose] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """A batch that belongs to a trace came to its result, or to `code`, just now."""
+
+    left: BatchLeft
+    code: str
+    trace: TraceContext
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A caller's HTTP request that belongs to a trace was answered; `status` None: not answered."""
+
+    method: str
+    route: str
+    path: str
+    status: int | None
+    trace: TraceContext
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +237,7 @@ class Repeated:
     operation: str
     reason: str
     sent: bool
+    calls: Sequence[Whose] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +252,8 @@ class Note:
 Event = (
     Exchange
     | BatchLeft
+    | BatchEnded
+    | Served
     | Transition
     | BreakerDropped
     | CallEnded

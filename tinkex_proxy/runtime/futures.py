@@ -26,6 +26,7 @@ from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, OutcomeUnknown, Upst
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, Ask, Unanswered, Upstream, detail_of
+from tinkex_proxy.runtime.whose import NOBODY, Behalf
 
 __all__ = ["QUEUE_STATES", "Poller", "QueueState"]
 
@@ -68,7 +69,8 @@ class _Progress:
     """What a sequence of polls has seen."""
 
     since: float
-    timelines: Sequence[Timeline] = ()
+    timelines: Sequence[Timeline]
+    behalf: Behalf
     head_at: float | None = None
     state: str | None = None
     spurious: int = 0
@@ -120,6 +122,7 @@ class Poller:
         accept: str = JSON,
         on_state: Callable[[QueueState], None] = lambda _: None,
         timelines: Sequence[Timeline] = (),
+        behalf: Behalf = NOBODY,
     ) -> Response:
         """Wait until the request has ended and give its result.
 
@@ -128,13 +131,14 @@ class Poller:
             accept: media type wanted for the result.
             on_state: told each queue state the upstream reports.
             timelines: of those who wait for it: what they wait for is noted there.
+            behalf: on whose behalf.
 
         Raises:
             UpstreamFailed: the upstream failed the request, for good.
             OutcomeUnknown: the upstream no longer knows it, or stayed silent too long.
             ApiKeyRefused: the key stopped being good.
         """
-        progress = _Progress(self._clock.now(), timelines)
+        progress = _Progress(self._clock.now(), timelines, behalf)
         ask = Ask(
             operation=Operation.POLL,
             path="/api/v1/retrieve_future",
@@ -143,6 +147,7 @@ class Poller:
             timeout_s=self._hold_s,
             patience=True,
             on_head=partial(self._heard, progress),
+            behalf=behalf,
         )
 
         def noted(state: QueueState) -> None:
@@ -214,7 +219,8 @@ class Poller:
             progress.spurious += 1
             if progress.spurious > SPURIOUS_400:
                 raise UpstreamFailed(detail_of(response), category="unknown")
-            self._upstream.retries.note(Kind.POLL, Happened.REFUSED)
+            calls = progress.behalf.calls
+            self._upstream.retries.note(Kind.POLL, Happened.REFUSED, calls=calls)
             progress.wait_s = 0.05 * progress.spurious
         elif status in {401, 403}:
             raise ApiKeyRefused(f"The upstream refused the API key while polling ({status}).")
@@ -253,7 +259,7 @@ class Poller:
             raise _lost(_POLICY.patience_s, detail)
         retries = self._upstream.retries
         if happened is not Happened.HELD:  # else nothing was sent
-            retries.note(Kind.POLL, happened)
+            retries.note(Kind.POLL, happened, calls=progress.behalf.calls)
         progress.wait_s = retries.drawn(_POLICY, progress.failures, advice)
         progress.failures += 1
 

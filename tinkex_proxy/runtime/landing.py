@@ -19,6 +19,7 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.submit import Admitted, admission
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.whose import NOBODY, Behalf
 from tinkex_proxy.runtime.work import Answered, Call, read
 from tinkex_proxy.wire.datum import Flavour
 
@@ -32,7 +33,12 @@ class Ground(Protocol):
     flavour: Flavour
 
     async def result(
-        self, seq_id: int, verdict: Admitted, accept: str, timelines: Sequence[Timeline]
+        self,
+        seq_id: int,
+        verdict: Admitted,
+        accept: str,
+        timelines: Sequence[Timeline],
+        behalf: Behalf = NOBODY,
     ) -> Response:
         """Wait for the result of a request that was admitted."""
         ...

@@ -13,7 +13,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
@@ -27,7 +27,7 @@ from tinkex_proxy.errors import (
 )
 from tinkex_proxy.runtime.admit import Admitter, gone_for
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, Hub, Note
+from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Hub, Note
 from tinkex_proxy.runtime.flights import Flights
 from tinkex_proxy.runtime.futures import Poller, QueueState
 from tinkex_proxy.runtime.journal import Book
@@ -38,7 +38,10 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.recognition import Recognition
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter
 from tinkex_proxy.runtime.tasks import Tasks
+from tinkex_proxy.runtime.trace_context import leading
+from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.transport import Response
+from tinkex_proxy.runtime.whose import NOBODY, Behalf
 from tinkex_proxy.runtime.work import (
     Answered,
     Call,
@@ -71,6 +74,7 @@ class Tools:
         hub: is told.
         book: the key's part of the journal.
         recognition: whether the upstream knows repetitions again.
+        tracer: gives batches their place in a trace.
     """
 
     submitter: Submitter
@@ -81,6 +85,24 @@ class Tools:
     hub: Hub
     book: Book = field(default_factory=Book)
     recognition: Recognition = field(default_factory=Recognition)
+    tracer: Tracer = OFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch that has left.
+
+    Attributes:
+        left: what was told of it.
+        calls: whose parts it holds.
+        behalf: on whose behalf it goes, and its place in a trace.
+        began: when it left.
+    """
+
+    left: BatchLeft
+    calls: Sequence[Call]
+    behalf: Behalf
+    began: float
 
 
 class LaneDriver:
@@ -267,7 +289,7 @@ class LaneDriver:
 
     async def _submit(self, batch: Batch, ready_at: float, leave: Leave) -> None:
         calls = [self._calls[item.id] for item in batch.items]
-        self._mark_left(batch, calls, ready_at)
+        sent = self._mark_left(batch, calls, ready_at)
         page: Page | None = None
         try:
             ask = encode(
@@ -278,6 +300,7 @@ class LaneDriver:
                 identity=uuid.uuid4().hex,
                 leave=leave,
             )
+            ask = replace(ask, behalf=sent.behalf)
             accept = accept_of(calls[0])
             self._enter(calls, Part.JOURNAL)
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
@@ -291,11 +314,13 @@ class LaneDriver:
             self._pages.tear(page)
             for item in self.lane.refused(bisect=False):
                 self._fail(item, UpstreamFault("The proxy failed to submit this request."))
+            self._tell_end(sent, "internal_error")
             return
         admitted = isinstance(verdict, Admitted)
         self._wire_free_at = self._enter(calls, Part.COMPUTE if admitted else Part.QUEUE)
         if isinstance(verdict, Refused):
             self._on_refused(calls, verdict, gone, page)
+            self._tell_end(sent, verdict.error.code)
             return
         self._admitter.admitted()
         self._pages.admitted(page, verdict.response, next_seq=self.lane.next_seq)
@@ -303,9 +328,9 @@ class LaneDriver:
             if call.admitted is not None and not call.admitted.done():
                 call.admitted.set_result(verdict.response)
         name = f"result {self.model_id}#{batch.seq_id}"
-        self._tools.tasks.spawn(name, self._collect(batch, calls, verdict, page))
+        self._tools.tasks.spawn(name, self._collect(batch, sent, verdict, page))
 
-    def _mark_left(self, batch: Batch, calls: Sequence[Call], ready_at: float) -> None:
+    def _mark_left(self, batch: Batch, calls: Sequence[Call], ready_at: float) -> _Sent:
         """Calls leave now; their batch was ready to at `ready_at`, and has waited for leave since.
 
         That they were lingering is known only now: the calls behind them may have been a barrier.
@@ -316,18 +341,29 @@ class LaneDriver:
             if batch.reason in _LINGERING:
                 call.timeline.enter(Part.LINGER, self._wire_free_at)
                 call.timeline.enter(Part.QUEUE, ready_at)
-        self._enter(calls, Part.PROXY)
-        self._tools.hub.tell(
-            BatchLeft(
-                self.model_id,
-                batch.seq_id,
-                batch.reason.value,
-                len(calls),
-                batch.datums,
-                batch.waited_s,
-                sum(item.size_bytes for item in batch.items),
-            )
+        now = self._enter(calls, Part.PROXY)
+        origins = [call.origin for call in calls]
+        whose = tuple(o.whose for o in origins if o is not None and o.whose is not None)
+        left = BatchLeft(
+            self.model_id,
+            batch.seq_id,
+            batch.reason.value,
+            len(calls),
+            batch.datums,
+            batch.waited_s,
+            sum(item.size_bytes for item in batch.items),
+            whose,
         )
+        self._tools.hub.tell(left)
+        trace = self._tools.tracer.below(leading([one.trace for one in whose]))
+        return _Sent(left, calls, Behalf(whose, trace), now)
+
+    def _tell_end(self, sent: _Sent, code: str) -> None:
+        """Tell of a batch's end, if somebody follows it."""
+        trace = sent.behalf.trace
+        if trace is not None and self._tools.tracer.on:
+            now = self._tools.clock.now()
+            self._tools.hub.tell(BatchEnded(sent.left, code, trace, sent.began, now))
 
     def _enter(self, calls: Sequence[Call], part: Part) -> float:
         """What calls are in from now on; gives the moment."""
@@ -357,26 +393,37 @@ class LaneDriver:
             self.lost(gone)
 
     async def _collect(
-        self, batch: Batch, calls: Sequence[Call], verdict: Admitted, page: Page | None
+        self, batch: Batch, sent: _Sent, verdict: Admitted, page: Page | None
     ) -> None:
+        calls, code = sent.calls, "internal_error"
         batch_id = f"{self.model_id}#{batch.seq_id}"
         timelines = [call.timeline for call in calls]
         try:
-            response = await self.result(batch.seq_id, verdict, accept_of(calls[0]), timelines)
+            response = await self.result(
+                batch.seq_id, verdict, accept_of(calls[0]), timelines, sent.behalf
+            )
             counts = [item.datums for item in batch.items]
             answers = read(response, [call.work for call in calls], counts, batch_id=batch_id)
             for call, answer in zip(calls, answers, strict=True):
                 self.answer(call, answer)
+            code = "ok"
         except ProxyError as error:
+            code = error.code
             for call in calls:
                 self._fail(call.item, error)
         finally:
             self.settle(batch.seq_id, page)
+            self._tell_end(sent, code)
             for call in calls:
                 self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
 
     async def result(
-        self, seq_id: int, verdict: Admitted, accept: str, timelines: Sequence[Timeline]
+        self,
+        seq_id: int,
+        verdict: Admitted,
+        accept: str,
+        timelines: Sequence[Timeline],
+        behalf: Behalf = NOBODY,
     ) -> Response:
         """Wait for the result of a request that was admitted; `Ground.result` for an earlier run's.
 
@@ -385,6 +432,7 @@ class LaneDriver:
             verdict: how it was admitted.
             accept: media type wanted.
             timelines: of the calls whose parts it holds.
+            behalf: on whose behalf.
         """
         if verdict.request_id is None:
             return verdict.response
@@ -394,6 +442,7 @@ class LaneDriver:
                 accept=accept,
                 on_state=partial(self._states.__setitem__, seq_id),
                 timelines=timelines,
+                behalf=behalf,
             )
         except OutcomeUnknown as unknown:
             # A request that had not run is forgotten with its model.

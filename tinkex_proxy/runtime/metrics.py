@@ -42,6 +42,7 @@ from tinkex_proxy.runtime.events import (
     Transition,
 )
 from tinkex_proxy.runtime.series import SERIES, Refused
+from tinkex_proxy.runtime.trace_context import recorded
 
 __all__ = [
     "Children",
@@ -183,7 +184,7 @@ class Metrics:
                 code = "none" if event.status is None else class_of(event.status)
                 self._exchanges.get(event.operation, code, event.outcome.value).inc()
                 seconds = self._exchange_seconds.get(event.operation)
-                seconds.observe(event.duration_s, _exemplar(event.trace_id))
+                seconds.observe(event.duration_s, _exemplar(recorded(event.trace)))
             case BatchLeft():
                 self._count_batch(event)
             case Transition() | BreakerDropped():

@@ -8,12 +8,14 @@ giving up for the budget's sake would leave a caller in doubt.
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from tinkex_proxy.core.advice import NO_ADVICE, Advice
 from tinkex_proxy.core.budget import RetryBudget
 from tinkex_proxy.core.retry import Asking, Happened, Kind, Policy, Spent, row_of
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Hub, Repeated
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["Retries"]
 
@@ -57,7 +59,12 @@ class Retries:
         )
 
     async def wait_s(
-        self, asking: Asking, happened: Happened, advice: Advice = NO_ADVICE
+        self,
+        asking: Asking,
+        happened: Happened,
+        advice: Advice = NO_ADVICE,
+        *,
+        calls: Sequence[Whose] = (),
     ) -> float | None:
         """Seconds to wait before the next attempt, or None, at once, when there is to be none.
 
@@ -66,10 +73,10 @@ class Retries:
         if not asking.again(happened, self._clock.now(), told=advice.again):
             return None
         if asking.draws(happened) and not await self._leave(asking):
-            self.note(asking.kind, happened, sent=False)
+            self.note(asking.kind, happened, sent=False, calls=calls)
             return None
         if happened is not Happened.HELD:  # else nothing was sent that could be repeated
-            self.note(asking.kind, happened)
+            self.note(asking.kind, happened, calls=calls)
         return self.drawn(asking.policy, asking.attempts - 1, advice)
 
     @staticmethod
@@ -83,10 +90,17 @@ class Retries:
         await self._wait_for_budget()
         self.note(kind, happened)
 
-    def note(self, kind: Kind, happened: Happened, *, sent: bool = True) -> None:
-        """Count a repetition, or one for which there was no budget."""
+    def note(
+        self,
+        kind: Kind,
+        happened: Happened,
+        *,
+        sent: bool = True,
+        calls: Sequence[Whose] = (),
+    ) -> None:
+        """Count a repetition, or one for which there was no budget, of what `calls` asked for."""
         self._counts["sent" if sent else "refused"] += 1
-        self._hub.tell(Repeated(kind.value, happened.value, sent))
+        self._hub.tell(Repeated(kind.value, happened.value, sent, calls))
 
     def remaining(self) -> int:
         """How many repetitions could go now."""

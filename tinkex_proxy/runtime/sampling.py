@@ -21,6 +21,7 @@ from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.submit import Admitted, Refused
 from tinkex_proxy.runtime.trainer import Ticket, order
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask
+from tinkex_proxy.runtime.whose import Behalf
 from tinkex_proxy.runtime.work import Order
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.plain import Sample
@@ -55,7 +56,7 @@ async def _submit(
             turn = tools.submitter.leave(("sampler", sampler.sampling_session_id))
             with ticket.spending(Part.QUEUE, tools.clock):
                 leave = await line.enter_async_context(turn)
-        ask = _ask(body, sampler, leave)
+        ask = _ask(body, sampler, leave, ticket.behalf)
         with ticket.spending(Part.UPLOAD, tools.clock):
             verdict = await tools.submitter.submit(ask)
     return sampler, verdict
@@ -66,12 +67,12 @@ async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> Sampl
     if admitted.request_id is not None:
         accept = PROTOBUF if account.flavour is Flavour.PROTOBUF else JSON
         response = await account.tools.poller.result(
-            admitted.request_id, accept=accept, timelines=(ticket.timeline,)
+            admitted.request_id, accept=accept, timelines=(ticket.timeline,), behalf=ticket.behalf
         )
     return decode_sample(response.body, response.content_type)
 
 
-def _ask(body: Sample, sampler: Sampler, leave: Leave) -> Ask:
+def _ask(body: Sample, sampler: Sampler, leave: Leave, behalf: Behalf) -> Ask:
     fields = {
         "sampling_session_id": sampler.sampling_session_id,
         "seq_id": sampler.take_seq(),
@@ -90,6 +91,7 @@ def _ask(body: Sample, sampler: Sampler, leave: Leave) -> Ask:
         kind=Kind.SAMPLE,
         flow=leave.flow,
         leave=leave,
+        behalf=behalf,
     )
 
 

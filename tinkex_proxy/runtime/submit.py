@@ -115,7 +115,8 @@ class Submitter:
             tried = await self._try(ask)
             if isinstance(tried, Admitted):
                 return tried
-            wait_s = await retries.wait_s(asking, tried.happened, tried.advice)
+            calls = ask.behalf.calls
+            wait_s = await retries.wait_s(asking, tried.happened, tried.advice, calls=calls)
             if wait_s is None:
                 return _gave_up(asking, tried, last)
             last = tried.error

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["NAMES", "TraceContext", "context_of", "leading", "parse"]
+__all__ = ["NAMES", "TraceContext", "context_of", "leading", "parse", "recorded"]
 
 # The headers' names, in lower case.
 NAMES: Final = ("traceparent", "tracestate")
@@ -101,6 +101,11 @@ def leading(contexts: Sequence[TraceContext | None]) -> TraceContext | None:
     """Whose trace a shared request joins: the first that is recorded, else the first at all."""
     there = [context for context in contexts if context is not None]
     return next((context for context in there if context.sampled), there[0] if there else None)
+
+
+def recorded(context: TraceContext | None) -> str | None:
+    """The id of a trace that is recorded: what leads to any other leads nowhere."""
+    return context.trace_id if context is not None and context.sampled else None
 
 
 def _state(tracestate: str) -> str:

@@ -28,7 +28,9 @@ from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
 from tinkex_proxy.runtime.submit import Admitted
+from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.upstream import Ask, json_of
+from tinkex_proxy.runtime.whose import NOBODY, Behalf
 from tinkex_proxy.runtime.work import (
     Answered,
     Call,
@@ -76,6 +78,7 @@ class Ticket:
         hold: what the call holds, which its work adds to; None where the proxy itself calls.
         timeline: where its time goes, along its critical path where it is in several pieces.
         model_ids: the models that it is about, in order.
+        trace: its place in a trace, if it belongs to one.
     """
 
     deadline: float | None = None
@@ -84,6 +87,7 @@ class Ticket:
     hold: Hold | None = None
     timeline: Timeline = field(default_factory=partial(Timeline, 0.0))
     model_ids: dict[str, None] = field(default_factory=dict)
+    trace: TraceContext | None = None
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
     _unsent: int = 0
     _over: bool = False
@@ -96,6 +100,12 @@ class Ticket:
             yield
         finally:
             self._unsent -= 1
+
+    @property
+    def behalf(self) -> Behalf:
+        """On whose behalf something is asked that is no call on a lane."""
+        whose = None if self.origin is None else self.origin.whose
+        return NOBODY if whose is None else Behalf((whose,), whose.trace)
 
     @contextmanager
     def spending(self, part: Part, clock: Clock) -> Iterator[None]:
@@ -173,7 +183,9 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     promised = json_of(admitted.response).get("model_id")
     result: dict[str, object] = {}
     if admitted.request_id is not None:
-        done = await account.tools.poller.result(admitted.request_id, timelines=(ticket.timeline,))
+        done = await account.tools.poller.result(
+            admitted.request_id, timelines=(ticket.timeline,), behalf=ticket.behalf
+        )
         result = json_of(done)
     model_id = result.get("model_id") or promised
     if not isinstance(model_id, str):
@@ -191,7 +203,7 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     _forget_creation(account, ticket)
     # Its caller is told what only our journal knows: before that, it has to be there. It is made
     # all the same, so where the journal cannot be written that is no reason to keep it quiet.
-    with suppress(JournalUnavailable):
+    with suppress(JournalUnavailable), ticket.spending(Part.JOURNAL, account.tools.clock):
         await account.tools.book.journal.commit()
     return facts
 
@@ -309,6 +321,7 @@ async def _create(
             body=creation.body,
             identity=creation.identity,
             kind=Kind.CREATE_MODEL,
+            behalf=ticket.behalf,
             repeatable=account.tools.recognition.known(account.flavour) is not False,
             doubtful=earlier,
         )

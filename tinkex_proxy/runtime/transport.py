@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pyqwest
 
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.runtime.trace_context import TraceContext
 
 __all__ = [
     "Passed",
@@ -83,6 +84,7 @@ class Passing:
         headers: name and value, in order; end-to-end ones only.
         body: the whole body, or its pieces as they come.
         timeout_s: seconds until the head of the answer must be there.
+        trace: its own place in a trace, where that is ours to say; its headers say it too.
     """
 
     method: str
@@ -90,6 +92,7 @@ class Passing:
     headers: Sequence[tuple[str, str]]
     body: bytes | AsyncIterator[bytes]
     timeout_s: float
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Exchange, Hub
 from tinkex_proxy.runtime.pace import Leave, Pace
 from tinkex_proxy.runtime.retries import Retries
+from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.tracer import outgoing
 from tinkex_proxy.runtime.transport import (
     Passed,
     Passing,
@@ -39,6 +41,7 @@ from tinkex_proxy.runtime.transport import (
     Transport,
     TransportFault,
 )
+from tinkex_proxy.runtime.whose import NOBODY, Behalf
 
 __all__ = [
     "JSON",
@@ -100,6 +103,7 @@ class Ask:
         flow: whose turn a submit takes where turns have to be taken: a lane, a sampling session.
         leave: to send it the first time, where its sender has waited for that already.
         on_head: called when the head of an answer is there, where its body may be long.
+        behalf: on whose behalf it is sent; its trace goes along.
     """
 
     operation: Operation
@@ -118,6 +122,7 @@ class Ask:
     flow: Hashable = None
     leave: Leave | None = field(default=None, compare=False)
     on_head: Callable[[], None] | None = field(default=None, compare=False)
+    behalf: Behalf = field(default=NOBODY, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,18 +201,19 @@ class Upstream:
         guarded = ask.operation not in _UNGUARDED
         permit = await self._permit(ask.operation) if guarded else None
         began = self._clock.now()
+        trace = None if ask.behalf.trace is None else outgoing(ask.behalf.trace)
         status: int | None = None
         date: str | None = None
         outcome = Outcome.NEUTRAL
-        detail = "cancelled"
+        detail, silence = "cancelled", None
         try:
-            response = await self._transport.send(self._request(ask))
+            response = await self._transport.send(self._request(ask, trace))
             status, date = response.status, response.headers.get("date")
             outcome = of_status(ask.operation, status)
             detail = f"{ask.path} answered {status}"
         except TransportFault as fault:
             self.reached = self.reached if fault.fault is Fault.TIMEOUT else False
-            outcome = _judge(ask, fault.fault)
+            outcome, silence = _judge(ask, fault.fault), fault.fault.value
             detail = f"{ask.path}: {fault.detail}"
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
@@ -215,7 +221,8 @@ class Upstream:
                 timed = ask.operation is not Operation.POLL
                 self.breaker.settle(permit, outcome, detail, timed=timed)
             took = self._clock.now() - began
-            self._hub.tell(Exchange(ask.operation.value, status, outcome, took, date=date))
+            told = (ask.operation.value, status, outcome, took, ask.method, ask.path)
+            self._hub.tell(Exchange(*told, trace, silence, date))
         self.reached = True
         return response
 
@@ -234,7 +241,7 @@ class Upstream:
         permit = await self._permit(operation) if guarded else None
         began = self._clock.now()
         status: int | None = None
-        outcome, detail = Outcome.NEUTRAL, "cancelled"
+        outcome, detail, silence = Outcome.NEUTRAL, "cancelled", None
         try:
             async with self._transport.relay(self._with_key(passing)) as passed:
                 status = passed.status
@@ -245,13 +252,16 @@ class Upstream:
             outcome, detail = of_status(operation, status), f"{passing.path} answered {status}"
         except TransportFault as fault:
             outcome, detail = of_fault(fault.fault), f"{passing.path}: {fault.detail}"
+            silence = fault.fault.value
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
             if guarded:
                 timed = operation is not Operation.POLL
                 self.breaker.settle(permit, outcome, detail, timed=timed)
             took = self._clock.now() - began
-            self._hub.tell(Exchange(operation.value, status, outcome, took))
+            path = passing.path.partition("?")[0]
+            told = (operation.value, status, outcome, took, passing.method, path)
+            self._hub.tell(Exchange(*told, passing.trace, silence))
 
     async def _permit(self, operation: Operation) -> Permit | None:
         """Leave to send.
@@ -285,10 +295,12 @@ class Upstream:
             return passing
         return replace(passing, headers=[*passing.headers, *self._auth.items()])
 
-    def _request(self, ask: Ask) -> Request:
+    def _request(self, ask: Ask, trace: TraceContext | None = None) -> Request:
         headers = {"accept": ask.accept, "user-agent": "tinkex-proxy", **self._auth}
         if ask.method == "POST":
             headers["content-type"] = ask.content_type
+        if trace is not None:
+            headers |= trace.headers()
         if ask.identity is not None:
             headers["x-idempotency-key"] = ask.identity
         if ask.operation is Operation.PROBE:

@@ -1,10 +1,11 @@
 """Whose work something is: what log lines and spans about it say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinkex_proxy.runtime.trace_context import TraceContext
 
-__all__ = ["Whose"]
+__all__ = ["NOBODY", "Behalf", "Whose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,19 @@ class Whose:
     request_id: str
     key_id: str
     trace: TraceContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Behalf:
+    """On whose behalf the upstream is asked.
+
+    Attributes:
+        calls: the callers' calls; none where it is the proxy's own business.
+        trace: the span that it is done for: a call's own, or that of the batch they share.
+    """
+
+    calls: Sequence[Whose] = ()
+    trace: TraceContext | None = None
+
+
+NOBODY = Behalf()

@@ -1,0 +1,76 @@
+"""A route in a trace: where its requests have their place, and what is told of each.
+
+In front of the routes that callers use; who watches the proxy (`/metrics`, `/health`) is not
+traced.
+"""
+
+from collections.abc import Callable, Iterable
+
+from tinkex_proxy.api.asgi import ASGIApp, Message, Receive, Scope, Send
+from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.events import Hub, Served
+from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.tracer import Tracer
+
+__all__ = ["Traced", "trace_of"]
+
+_KEY = "tinkex.trace"
+
+
+def trace_of(scope: Scope) -> TraceContext | None:
+    """The place of the request that is being answered, if it belongs to a trace."""
+    found = scope.get(_KEY)
+    return found if isinstance(found, TraceContext) else None
+
+
+class Traced:
+    """One route.
+
+    Args:
+        app: answers its requests.
+        named: gives the route's name for a path, from a set that callers cannot make grow.
+        tracer: gives places.
+        clock: measures.
+        hub: is told of what is recorded.
+    """
+
+    def __init__(
+        self, app: ASGIApp, named: Callable[[str], str], tracer: Tracer, *, clock: Clock, hub: Hub
+    ) -> None:
+        self._app = app
+        self._named = named
+        self._tracer = tracer
+        self._clock = clock
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        raw = scope["headers"]
+        headers: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
+        scope[_KEY] = trace = self._tracer.arrived(headers)
+        if trace is None or not trace.sampled or not self._tracer.on:
+            await self._app(scope, receive, send)
+            return
+        began, status = self._clock.now(), None
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            path = str(scope["path"])
+            self._hub.tell(
+                Served(
+                    str(scope["method"]),
+                    self._named(path),
+                    path,
+                    status if isinstance(status, int) else None,
+                    trace,
+                    began,
+                    self._clock.now(),
+                )
+            )

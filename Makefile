@@ -74,7 +74,7 @@ COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet 
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check pip-tools==7.6.2
-	$(COMPILE) --extra sandbox --extra dev -o requirements.lock pyproject.toml
+	$(COMPILE) --extra sandbox --extra otel --extra dev -o requirements.lock pyproject.toml
 	$(COMPILE) -c requirements.lock -o requirements-runtime.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --extra sandbox -o requirements-sandbox.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml

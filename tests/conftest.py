@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -61,3 +63,36 @@ def proxy_url() -> Iterator[str]:
         for process in (proxy, sandbox):
             process.terminate()
             process.communicate(timeout=30)
+
+
+@dataclass
+class Collector:
+    """An OTLP collector that runs."""
+
+    url: str
+
+    def spans(self) -> list[dict[str, object]]:
+        """What has come."""
+        return self.taken()["spans"]
+
+    def taken(self) -> dict[str, list[object]]:
+        """What has come, with headers and bodies."""
+        return httpx.get(f"{self.url}/spans", trust_env=False).json()
+
+    def turn(self, mode: str) -> None:
+        """`take`, `refuse` or `hang`."""
+        httpx.post(f"{self.url}/mode/{mode}", trust_env=False)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """An OTLP collector, as a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "otlp_receiver.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    yield Collector(f"http://127.0.0.1:{process.stdout.readline().strip()}")
+    process.kill()
+    process.communicate()

@@ -10,8 +10,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import structlog
@@ -62,14 +62,19 @@ from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.recognition import Assumed, Recognition
 from tinkex_proxy.runtime.skew import Skew
 from tinkex_proxy.runtime.snapshot import Snapshot
+from tinkex_proxy.runtime.spans import Places
 from tinkex_proxy.runtime.store import Store
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.timing_metrics import TimingMetrics
+from tinkex_proxy.runtime.tracer import Tracer
 from tinkex_proxy.runtime.transport import Transport
 from tinkex_proxy.runtime.transports import open_transport
 from tinkex_proxy.runtime.upstream import Ask, Terms, Unanswered, Upstream
 from tinkex_proxy.wire.datum import Flavour
+
+if TYPE_CHECKING:
+    from tinkex_proxy.runtime.otel import SpanExport
 
 __all__ = ["Proxy", "build"]
 
@@ -199,7 +204,8 @@ def build(
         salt = kept.salt or salt
         kept.keep_salt(salt)
     recognition = Recognition(Assumed(settings.upstream.deduplicates))
-    makings = _Makings(settings, transport, tasks, clock, hub, journal, recognition)
+    tracer = Tracer(on=sight.spans is not None, ratio=settings.tracing.sample_ratio)
+    makings = _Makings(settings, transport, tasks, clock, hub, journal, recognition, tracer)
     key = settings.upstream.api_key
 
     def account_of(key_id: str, key: str | None) -> Account:
@@ -229,6 +235,7 @@ def build(
         hub=hub,
         intake=Intake(_bounds(settings), clock=clock, hub=hub),
         settings=_plain_settings(settings),
+        tracer=tracer,
     )
     readiness = Readiness()
     reloads = Reloads(settings, reread or (lambda: settings))
@@ -236,14 +243,14 @@ def build(
     shown = sight.feed, snapshot, sight.snapshots, intervals
     proxy = Proxy(_unbuilt, services, readiness, *shown, Ending(clock), reloads, journal)
     operations = _operations(proxy, sight)
-    sight.registry.register(_states(proxy, operations, tasks, sight.skew))
+    sight.registry.register(_states(proxy, operations, tasks, sight))
     snapshot.watch_gauge("tinkex.active_sessions", lambda: sessions(accounts))
     snapshot.watch_gauge("tinkex.circuit_breaker.state", lambda: breaker_number(accounts))
     sdk = SdkRoute(services, _sdk_settings(settings))
     app = make_app(
         operations,
         [*plain_routes(services), *sdk_routes(sdk, services)],
-        lifespan=_lifespan(services, readiness, transport, tasks, journal, intervals),
+        lifespan=_lifespan(proxy, transport, tasks, sight.spans),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
@@ -265,6 +272,7 @@ class _Sight:
     registry: CollectorRegistry
     skew: Skew
     scraped: Scraped | None
+    spans: "SpanExport | None"
 
 
 def _sight(settings: Settings, clock: Clock) -> _Sight:
@@ -284,11 +292,40 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
         scraped = Scraped(registry, metrics.http)
         timing = TimingMetrics(registry, snapshot.refused)
         listeners += [metrics, JournalMetrics(registry), timing, skew]
+    spans = _span_export(settings, clock)
+    if spans is not None:
+        listeners.append(spans)
     hub = Hub(
         listeners,
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
     )
-    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped)
+    if spans is not None:
+        spans.note = hub.tell
+    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped, spans)
+
+
+def _span_export(settings: Settings, clock: Clock) -> "SpanExport | None":
+    """What sends spans, where they are wanted; the packages for it are loaded only then."""
+    chosen, server = settings.tracing, settings.server
+    if chosen.endpoint is None:
+        return None
+    from tinkex_proxy.runtime.otel import SpanExport, open_exporter  # noqa: PLC0415 - an extra
+
+    said = "" if chosen.headers is None else chosen.headers.get_secret_value()
+    pairs = [pair.partition("=") for pair in said.split(",") if pair]
+    headers = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+    listens = (server.host, server.port) if server.uds is None else (None, None)
+    return SpanExport(
+        open_exporter(chosen.endpoint, headers),
+        Places(_base_url(settings), *listens),
+        clock=clock,
+        wall_clock=time.time,  # noqa: TID251 - spans are dated, nothing is decided by it
+        resource={
+            "service.name": "tinkex_proxy",
+            "service.version": importlib.metadata.version("tinkex-proxy"),
+            "service.instance.id": secrets.token_hex(8),
+        },
+    )
 
 
 def _interval_s(settings: Settings) -> float:
@@ -329,6 +366,7 @@ class _Makings:
     hub: Hub
     journal: Journal
     recognition: Recognition
+    tracer: Tracer
 
     def reconfigure(
         self,
@@ -379,6 +417,7 @@ class _Makings:
             hub=self.hub,
             book=Book(key_id, self.journal),
             recognition=self.recognition,
+            tracer=self.tracer,
         )
         return Account(key_id, upstream, tools, _account_settings(self.settings))
 
@@ -505,8 +544,8 @@ def _running(services: Services) -> dict[str, object]:
     }
 
 
-def _states(proxy: Proxy, operations: Operations, tasks: Tasks, skew: Skew) -> StateCollector:
-    services = proxy.services
+def _states(proxy: Proxy, operations: Operations, tasks: Tasks, sight: _Sight) -> StateCollector:
+    services, skew, spans = proxy.services, sight.skew, sight.spans
 
     def config_hash() -> str:
         told = msgspec.json.encode(operations.config(), order="sorted")
@@ -520,6 +559,7 @@ def _states(proxy: Proxy, operations: Operations, tasks: Tasks, skew: Skew) -> S
             "tinkex_proxy_upstream_clock_skew_seconds": lambda: (
                 () if skew.seconds is None else skew.seconds
             ),
+            "tinkex_proxy_trace_spans_total": lambda: () if spans is None else spans.counts(),
             "tinkex_proxy_series_refused_total": lambda: proxy.snapshot.refused.count,
         },
         {"version": str(operations.version["version"]), "python": platform.python_version()},
@@ -528,27 +568,26 @@ def _states(proxy: Proxy, operations: Operations, tasks: Tasks, skew: Skew) -> S
 
 
 def _lifespan(
-    services: Services,
-    readiness: Readiness,
-    transport: Transport,
-    tasks: Tasks,
-    journal: Journal,
-    intervals: Intervals,
+    proxy: Proxy, transport: Transport, tasks: Tasks, spans: "SpanExport | None"
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    services, readiness = proxy.services, proxy.readiness
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         readiness.started = True
         tasks.spawn("reach the upstream", _reach(services, readiness))
-        intervals.start()
+        proxy.intervals.start()
         try:
             yield
         finally:
-            intervals.stop()
-            await journal.close()  # first: what is ended by our end goes on in the next run
+            proxy.intervals.stop()
+            await proxy.journal.close()  # first: what is ended by our end goes on in the next run
             for account in services.accounts:
                 account.close()
             await tasks.cancel_all()
             await transport.close()
+            if spans is not None:
+                await spans.close()  # last: ends are spans too
 
     return lifespan
 

@@ -27,6 +27,7 @@ _UPSTREAM: Final = "sessions, models and sequence numbers belong to one upstream
 _TRANSPORT: Final = "the HTTP client is made once, and requests are on its connections"
 _ROUTES: Final = "routes and metrics are made once"
 _JOURNAL: Final = "the journal is opened once"
+_EXPORT: Final = "what sends spans is made once"
 _BUDGET: Final = "what was sent again is counted against it"
 
 RESTART: Final = {
@@ -47,6 +48,9 @@ RESTART: Final = {
     "journal.on_failure": _JOURNAL,
     "journal.max_bytes": _JOURNAL,
     "sdk.mode": "a model of an SDK has a lane from its first call on, or never",
+    "tracing.endpoint": _EXPORT,
+    "tracing.sample_ratio": _EXPORT,
+    "tracing.headers": _EXPORT,
     "metrics.enabled": _ROUTES,
     "metrics.histogram_max_size": "bins that have been made cannot be made again",
 }

@@ -1,3 +1,5 @@
+import importlib.util
+
 import pytest
 
 from tinkex_proxy.config import Settings, find_contradictions, find_warnings
@@ -106,3 +108,30 @@ def test_a_time_open_that_never_grows_is_worth_a_warning() -> None:
     (found,) = find_warnings(Settings.load(options))
     assert "Raise max_timeout_ms" in found
     assert find_warnings(Settings.load({"circuit_breaker.timeout_ms": "300000"})) == []
+
+
+COLLECTOR = {"tracing.endpoint": "http://collector.example:4318"}
+
+
+def test_spans_that_cannot_be_sent_for_want_of_packages_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings.load(COLLECTOR)
+    assert find_contradictions(settings) == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    (found,) = find_contradictions(settings)
+    assert "pip install 'tinkex-proxy[otel]'" in found
+    assert find_contradictions(Settings()) == []
+
+
+def test_headers_for_no_collector_and_unencrypted_ones_are_worth_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TINKEX_PROXY_TRACING__HEADERS", "authorization=secret-word")
+    (found,) = find_warnings(Settings.load({}))
+    assert "tracing.endpoint is not" in found
+    (found,) = find_warnings(Settings.load(COLLECTOR))
+    assert "unencrypted" in found
+    assert "secret-word" not in found
+    for endpoint in ("https://collector.example", "http://localhost:4318"):
+        assert find_warnings(Settings.load({"tracing.endpoint": endpoint})) == []

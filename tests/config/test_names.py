@@ -30,7 +30,10 @@ def test_a_setting_has_one_name_in_three_spellings() -> None:
 
 
 def test_only_keys_are_secret() -> None:
-    assert [s.key for s in SETTINGS if s.secret] == ["upstream.api_key"]
+    assert [s.key for s in SETTINGS if s.secret] == [
+        "upstream.api_key",
+        "tracing.headers",
+    ]
 
 
 @pytest.mark.parametrize(

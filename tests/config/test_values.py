@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from tinkex_proxy.config import ConfigError, Settings
 from tinkex_proxy.config.sections import BatchingSettings, ServerSettings, UpstreamSettings
 
 
@@ -66,3 +67,22 @@ def test_sizes_that_are_not_counts_are_refused(text: str) -> None:
 def test_infinity_is_no_duration() -> None:
     with pytest.raises(ValidationError):
         UpstreamSettings(poll_timeout_s=float("inf"))
+
+
+@pytest.mark.parametrize("text", ["word", "=word", "a b=c", "a=", "a=b,", "a=b c", "", "a:b=c"])
+def test_headers_are_pairs_and_what_is_wrong_with_them_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("TINKEX_PROXY_TRACING__HEADERS", text or ",")
+    with pytest.raises(ConfigError) as refused:
+        Settings.load({})
+    assert "word" not in str(refused.value)
+
+
+def test_headers_may_be_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "authorization=Bearer%20x,x-team=a=b"
+    monkeypatch.setenv("TINKEX_PROXY_TRACING__HEADERS", text)
+    headers = Settings.load({}).tracing.headers
+    assert headers is not None
+    assert headers.get_secret_value() == text
+    assert text not in repr(headers)

@@ -1,5 +1,6 @@
 """What no single field can see: settings that contradict each other, or are likely a mistake."""
 
+import importlib.util
 import ipaddress
 from collections.abc import Iterator
 from typing import Final
@@ -22,6 +23,7 @@ def find_contradictions(settings: Settings) -> list[str]:
         *_unreachable(settings),
         *_never_slow(settings),
         *_never_taken_on(settings),
+        *_no_exporter(settings),
     ]
 
 
@@ -32,6 +34,7 @@ def find_warnings(settings: Settings) -> list[str]:
         *_pointless(settings),
         *_never_growing(settings),
         *_too_few(settings),
+        *_open_traces(settings),
     ]
 
 
@@ -97,6 +100,28 @@ def _never_taken_on(settings: Settings) -> Iterator[str]:
             f"admission.max_lane_depth ({admission.max_lane_depth}) is below "
             f"batching.max_batch_size ({batching.max_batch_size}): so many calls never wait "
             "together"
+        )
+
+
+def _no_exporter(settings: Settings) -> Iterator[str]:
+    missing = importlib.util.find_spec("opentelemetry") is None
+    if settings.tracing.endpoint is not None and missing:
+        yield (
+            "tracing.endpoint is set, and what sends spans is not installed: "
+            "pip install 'tinkex-proxy[otel]'"
+        )
+
+
+def _open_traces(settings: Settings) -> Iterator[str]:
+    chosen = settings.tracing
+    if chosen.endpoint is None and chosen.headers is not None:
+        yield "tracing.headers is set and tracing.endpoint is not: nothing is sent with them"
+    collector = urlsplit(chosen.endpoint or "")
+    to_others = collector.scheme == "http" and not _is_here(collector.hostname or "")
+    if to_others and chosen.headers is not None:
+        yield (
+            f"tracing.endpoint {chosen.endpoint} is plain http to another machine: "
+            "tracing.headers travel unencrypted"
         )
 
 

@@ -34,6 +34,7 @@ from tinkex_proxy.config.sections import (
     MetricsSettings,
     SdkSettings,
     ServerSettings,
+    TracingSettings,
     UpstreamSettings,
 )
 
@@ -70,6 +71,7 @@ class Settings(BaseSettings):
     admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
 
     @classmethod
     @override

@@ -10,7 +10,15 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tinkex_proxy.config.values import BindHost, HostNames, Names, Secret, Sizes, Url
+from tinkex_proxy.config.values import (
+    BindHost,
+    HostNames,
+    Names,
+    Secret,
+    SecretHeaders,
+    Sizes,
+    Url,
+)
 
 __all__ = [
     "SECTIONS",
@@ -23,6 +31,7 @@ __all__ = [
     "MetricsSettings",
     "SdkSettings",
     "ServerSettings",
+    "TracingSettings",
     "UpstreamSettings",
 ]
 
@@ -417,6 +426,28 @@ class LogSettings(_Section):
     )
 
 
+class TracingSettings(_Section):
+    """Where spans are sent, and of how many calls; needs the extra `otel`."""
+
+    endpoint: Url | None = Field(
+        default=None,
+        description="OTLP collector that takes spans over HTTP, such as `http://localhost:4318`. "
+        "None: no spans; a caller's `traceparent` goes on to the upstream all the same.",
+    )
+    sample_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the calls without a `traceparent` that is traced; a caller's own "
+        "choice is kept. All: training calls are few, and each costs seconds.",
+    )
+    headers: SecretHeaders | None = Field(
+        default=None,
+        description="Headers for the collector, `name=value` with commas between and values "
+        "percent-encoded, as in `OTEL_EXPORTER_OTLP_HEADERS`. Secret: they hold its key.",
+    )
+
+
 SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "server": ServerSettings,
     "upstream": UpstreamSettings,
@@ -428,4 +459,5 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "admission": AdmissionSettings,
     "metrics": MetricsSettings,
     "log": LogSettings,
+    "tracing": TracingSettings,
 }

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-__all__ = ["BindHost", "HostNames", "Names", "Secret", "Sizes", "Url"]
+__all__ = ["BindHost", "HostNames", "Names", "Secret", "SecretHeaders", "Sizes", "Url"]
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -41,6 +42,14 @@ def _key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _header_list(value: SecretStr) -> SecretStr:
+    for pair in value.get_secret_value().split(","):
+        name, equals, said = pair.partition("=")
+        if not (equals and _HEADER_NAME.fullmatch(name.strip()) and said.strip()):
+            raise ValueError("must be name=value pairs with commas between, values percent-encoded")
+    return value
+
+
 def _bind_host(value: str) -> str:
     host = value.removeprefix("[").removesuffix("]")
     if not re.fullmatch(r"[\w.:%-]+", host):
@@ -58,6 +67,7 @@ def _host_name(value: str) -> str:
 
 Url = Annotated[str, AfterValidator(_origin)]
 Secret = Annotated[SecretStr, AfterValidator(_key)]
+SecretHeaders = Annotated[SecretStr, AfterValidator(_key), AfterValidator(_header_list)]
 BindHost = Annotated[str, AfterValidator(_bind_host)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list)]
 HostNames = Annotated[

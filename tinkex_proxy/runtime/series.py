@@ -111,6 +111,12 @@ _TIME: Final = (
         "Time for which the upstream held calls back, by the state that it gave last.",
         ("operation", "state"),
     ),
+    Series(
+        "tinkex_proxy_trace_spans_total",
+        "counter",
+        "Spans by what became of them: exported to the collector, or dropped.",
+        ("outcome",),
+    ),
 )
 
 _UPSTREAM: Final = (

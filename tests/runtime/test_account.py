@@ -9,7 +9,7 @@ from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
 from tinkex_proxy.runtime import account as account_module
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import ModelsLost
+from tinkex_proxy.runtime.events import ModelsLost, Note
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.query import knows_model
@@ -139,8 +139,18 @@ async def test_models_die_with_their_session_and_with_no_other(account, bench) -
     account.session.lost("s1", "its heartbeat was answered 410")
     assert "410" in first.gone
     assert other.gone is None
-    assert ModelsLost("s1", 1, "its heartbeat was answered 410") in bench.recorder.events
+    assert ModelsLost("s1", 1, "its heartbeat was answered 410", "k") in bench.recorder.events
     assert (await account.sampler("base_model", "b")) is not sampler
+
+
+async def test_each_session_is_told_of_once(account, bench) -> None:
+    await account.ready()
+    await account.ready()
+    account.session.lost("s1", "it ended")
+    await account.ready()
+    notes = [event for event in bench.recorder.events if isinstance(event, Note)]
+    assert [note.message for note in notes] == ["upstream session opened"] * 2
+    assert notes[0].fields == {"session_id": "s1", "key_id": "k"}
 
 
 async def test_samplers_are_made_once_for_each_name(account, service) -> None:

@@ -7,18 +7,23 @@ import structlog
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.quantiles import Quantiles
+from tinkex_proxy.core.timeline import Held, Part, Timeline
 from tinkex_proxy.runtime.events import (
     BatchLeft,
+    CallTimed,
     Exchange,
     JournalFailed,
     JournalMended,
     JournalWritten,
     ModelsLost,
     Note,
+    Repeated,
     SnapshotTaken,
     Transition,
 )
 from tinkex_proxy.runtime.logs import LogListener, configure_logs
+from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.whose import Whose
 
 CANARY = "tml-canary"
 
@@ -131,3 +136,77 @@ def test_a_snapshot_is_a_line_where_there_were_requests(capsys) -> None:
     LogListener().on_event(SnapshotTaken({}, 0, 0, Quantiles(0)))
     (line,) = lines_of(capsys)
     assert (line["level"], line["p99_ms"]) == ("debug", None)
+
+
+MINE = Whose("r1", "k1", TraceContext("a" * 32, "b" * 16, 1))
+THEIRS = Whose("r2", "k1")
+
+
+def test_what_belongs_to_calls_names_them(capsys) -> None:
+    configure_logs("debug", "json")
+    listener = LogListener()
+    for event in (
+        BatchLeft("m", 3, "linger", 1, 1, 0.0, calls=(MINE,)),
+        BatchLeft("m", 3, "linger", 2, 2, 0.0, calls=(MINE, THEIRS)),
+        BatchLeft("m", 3, "linger", 2, 2, 0.0, calls=(THEIRS, THEIRS)),
+        Note("error", "failed", None, (THEIRS,)),
+        Note("info", "refused", fields={"request_id": "r3", "code": "overloaded"}),
+    ):
+        listener.on_event(event)
+    alone, shared, untraced, failed, refused = lines_of(capsys)
+    assert (alone["request_id"], alone["key_id"], alone["trace_id"]) == ("r1", "k1", "a" * 32)
+    assert (shared["request_ids"], shared["key_id"]) == (["r1", "r2"], "k1")
+    assert shared["trace_ids"] == ["a" * 32]
+    assert "trace_ids" not in untraced
+    assert (failed["request_id"], "trace_id" in failed) == ("r2", False)
+    assert (refused["request_id"], refused["code"]) == ("r3", "overloaded")
+
+
+def test_a_call_has_one_line_with_its_parts_at_debug(capsys) -> None:
+    line = Timeline(1.0, Part.QUEUE)
+    line.enter(Part.COMPUTE, 1.5)
+    line.end(3.0)
+    line.held = Held("paused_capacity", "full")
+    ended = CallTimed("sample", "ok", line, MINE, ("m",))
+    configure_logs("info", "json")
+    LogListener().on_event(ended)
+    assert lines_of(capsys) == []
+    configure_logs("debug", "json")
+    LogListener().on_event(ended)
+    (said,) = lines_of(capsys)
+    assert said.pop("timestamp")
+    assert said == {
+        "event": "call",
+        "level": "debug",
+        "operation": "sample",
+        "code": "ok",
+        "duration_ms": 2000.0,
+        "parts_ms": {"queue": 500.0, "compute": 1500.0},
+        "queue_state": "paused_capacity",
+        "queue_state_reason": "full",
+        "model_ids": ["m"],
+        "request_id": "r1",
+        "key_id": "k1",
+        "trace_id": "a" * 32,
+    }
+
+
+def test_repetitions_are_told_and_those_of_polls_only_at_debug(capsys) -> None:
+    configure_logs("info", "json")
+    listener = LogListener()
+    listener.on_event(Repeated("training", "lost", sent=True, calls=(MINE,)))
+    listener.on_event(Repeated("sample", "fault", sent=False))
+    listener.on_event(Repeated("poll", "fault", sent=True))
+    again, spent = lines_of(capsys)
+    assert (again["event"], again["reason"], again["request_id"]) == ("sent again", "lost", "r1")
+    assert spent["event"].startswith("not sent again")
+
+
+def test_the_level_of_a_listener_that_is_at_work_can_change(capsys) -> None:
+    """As on SIGHUP: nobody has to make the listener again."""
+    configure_logs("warning", "json")
+    listener = LogListener()
+    for level in ("warning", "debug", "info"):
+        configure_logs(level, "json")
+        listener.on_event(BatchLeft("m", 3, level, 1, 1, 0.0))
+    assert [line["reason"] for line in lines_of(capsys)] == ["debug"]

@@ -80,7 +80,7 @@ def test_a_call_that_failed_says_with_which_code() -> None:
 
 def test_a_batch_links_to_all_its_callers() -> None:
     calls = (WHOSE, Whose("r2", "k1", OTHER), Whose("r3", "k1"))
-    left = BatchLeft("m", 3, "linger", 3, 9, 0.5, calls)
+    left = BatchLeft("m", 3, "linger", 3, 9, 0.5, calls=calls)
     facts = facts_of(BatchEnded(left, "ok", HERE, 1.0, 2.0), PLACES, 9.0)
     assert (facts.name, facts.kind, facts.links) == ("batch", Kind.INTERNAL, [HERE, OTHER])
     assert facts.attributes["tinkex.flush_reason"] == "linger"

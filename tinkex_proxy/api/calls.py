@@ -167,12 +167,22 @@ class CallRoute:
         try:
             answer = await self._answer(scope, receive, request_id, extra)
         except CallerLeft:
-            note = f"{self._operation}: the caller hung up; request {request_id}"
-            self._services.hub.tell(Note("info", note))
+            self._note("info", "the caller hung up", scope, request_id)
             return
         except ProxyError as error:
             answer = problem_answer(error, instance=path, request_id=request_id)
+            self._note("debug", "refused", scope, request_id, code=error.code)
         await send_answer(send, answer, extra)
+
+    def _note(
+        self, level: str, message: str, scope: Scope, request_id: str, **fields: object
+    ) -> None:
+        """A line about a request that came to no call, or no longer has its caller."""
+        trace = trace_of(scope)
+        named = {"operation": self._operation, "request_id": request_id, **fields}
+        if trace is not None:
+            named["trace_id"] = trace.trace_id
+        self._services.hub.tell(Note(level, message, fields=named))
 
     async def _answer(
         self, scope: Scope, receive: Receive, request_id: str, extra: dict[str, str]
@@ -297,7 +307,7 @@ class CallRoute:
             raise
         except Exception as bug:  # noqa: BLE001 - nobody gets a stack trace; the log does
             code = "internal_error"
-            services.hub.tell(Note("error", f"{self._operation} failed", bug))
+            services.hub.tell(Note("error", f"{self._operation} failed", bug, (asked.whose,)))
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:

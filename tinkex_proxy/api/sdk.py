@@ -39,7 +39,7 @@ from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import CallEnded, CallTimed
+from tinkex_proxy.runtime.events import CallEnded, CallTimed, Note
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
@@ -189,11 +189,17 @@ class SdkRoute:
                 answer = await self._held(None, error.detail, error.retry_after_s)
             await send_answer(send, answer, {})
         finally:
-            now, named = services.clock.now(), f"sdk_{operation.value}"
-            services.hub.tell(CallEnded(named, code, now - began, recorded(trace_of(scope))))
-            if (timed := send.timed) is not None:
-                timed.timeline.end(now)
-                services.hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
+            self._tell(f"sdk_{operation.value}", code, began, send, scope)
+
+    def _tell(self, named: str, code: str, began: float, send: _Sending, scope: Scope) -> None:
+        """Tell how a request ended, and where its time went if it was relayed."""
+        now, hub, timed = self._services.clock.now(), self._services.hub, send.timed
+        hub.tell(CallEnded(named, code, now - began, recorded(trace_of(scope))))
+        if timed is not None:
+            timed.timeline.end(now)
+            hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
+        elif code != "ok":
+            hub.tell(Note("debug", "refused", fields={"operation": named, "code": code}))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         hold = self._services.intake.hold(account.key_id, owed=True)

@@ -14,7 +14,7 @@ from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import ModelGone, ModelNotFound, UpstreamFault
 from tinkex_proxy.runtime.dialect import UpstreamLimits, ask_flavour, ask_limits, tighten
-from tinkex_proxy.runtime.events import ModelsLost
+from tinkex_proxy.runtime.events import ModelsLost, Note
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.models import Model, Sampler
 from tinkex_proxy.runtime.pages import Page
@@ -86,6 +86,7 @@ class Account:
         self._expected: dict[str, tuple[Mapping[str, object], str]] = {}
         self._beats: dict[str, float] = {}
         self._learn_at = 0.0
+        self._session_id: str | None = None
         self._theirs: UpstreamLimits | None = None
         self.learned = False
         self.creations: dict[str, CreationRecord] = {}
@@ -106,6 +107,10 @@ class Account:
     async def ready(self) -> str:
         """Give the id of a live session; learns the upstream's limits and flavour on the way."""
         session_id = await self.session.ensure()
+        if session_id != self._session_id:
+            self._session_id = session_id
+            fields = {"session_id": session_id, "key_id": self.key_id}
+            self.tools.hub.tell(Note("info", "upstream session opened", fields=fields))
         await self.learn()
         return session_id
 
@@ -147,6 +152,7 @@ class Account:
         self.creations = dict(owned.creations)
         if owned.session is not None:
             self.session.restore(owned.session)
+            self._session_id = owned.session.session_id
         for record in owned.models.values():
             batches = [batch for batch in owned.batches if batch.model_id == record.model_id]
             lane = owned.lanes.get(record.model_id)
@@ -323,7 +329,7 @@ class Account:
                 "Create a new model and load the weights you saved."
             )
         self._samplers.clear()
-        self.tools.hub.tell(ModelsLost(session_id, len(lost), reason))
+        self.tools.hub.tell(ModelsLost(session_id, len(lost), reason, self.key_id))
 
 
 def _next_seq(batches: Sequence[BatchRecord], next_seq: int) -> int:

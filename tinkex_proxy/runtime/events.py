@@ -5,7 +5,7 @@ listener that raises is reported once by the hub and can break nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tinkex_proxy.core.breaker import State
@@ -201,6 +201,7 @@ class ModelsLost:
     session_id: str
     models: int
     reason: str
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +243,16 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth one log line that no metric counts; `error` adds its stack trace."""
+    """Something worth one log line that no metric counts; `error` adds its stack trace.
+
+    `calls` are those that it is about, `fields` what else there is to say.
+    """
 
     level: str
     message: str
     error: BaseException | None = None
+    calls: Sequence[Whose] = ()
+    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 Event = (

@@ -310,7 +310,8 @@ class LaneDriver:
         except JournalUnavailable as error:
             verdict, gone = Refused(error), None
         except Exception as bug:  # noqa: BLE001 - whatever it is, no caller may wait for ever
-            self._tools.hub.tell(Note("error", f"submitting for {self.model_id} failed", bug))
+            said = f"submitting for {self.model_id} failed"
+            self._tools.hub.tell(Note("error", said, bug, sent.behalf.calls))
             self._pages.tear(page)
             for item in self.lane.refused(bisect=False):
                 self._fail(item, UpstreamFault("The proxy failed to submit this request."))

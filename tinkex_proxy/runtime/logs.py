@@ -1,23 +1,33 @@
 """Log lines: one a decision, JSON or console, on standard error.
 
 Nothing secret reaches this file: events carry key ids and model ids, never keys or bodies.
+
+What belongs to calls names them: `request_id` (`request_ids` where several share it), `key_id`,
+`trace_id`. At `info` there is a line for each decision that is not every call's: a session, a
+repetition, a trip, what is shed. Each call's own (that its batch left, and why; that it ended, and
+where its time went) is at `debug`: a rollout makes thousands of samples a second.
 """
 
 import logging
 import sys
+from collections.abc import Sequence
 
 import structlog
 
+from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.runtime.events import (
     BatchLeft,
+    CallTimed,
     Event,
     JournalFailed,
     JournalMended,
     ModelsLost,
     Note,
+    Repeated,
     SnapshotTaken,
     Transition,
 )
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["LogListener", "configure_logs"]
 
@@ -74,20 +84,13 @@ class LogListener:
                     after=event.after.value,
                     cause=event.cause,
                 )
-            case BatchLeft():
-                self._log.debug(
-                    "batch left",
-                    model_id=event.model_id,
-                    seq_id=event.seq_id,
-                    reason=event.reason,
-                    requests=event.requests,
-                    datums=event.datums,
-                    waited_ms=round(event.waited_s * 1000, 3),
-                )
+            case BatchLeft() | CallTimed() | Repeated():
+                self._of_calls(event)
             case ModelsLost():
                 self._log.error(
                     "upstream session ended",
                     session_id=event.session_id,
+                    key_id=event.key_id,
                     models_lost=event.models,
                     reason=event.reason,
                 )
@@ -99,7 +102,8 @@ class LogListener:
                 self._log.warning("the journal is written again, nothing is missing")
             case Note():
                 level = logging.getLevelNamesMapping()[event.level.upper()]
-                self._log.log(level, event.message, exc_info=event.error)
+                named = {**event.fields, **_names(event.calls)}
+                self._log.log(level, event.message, exc_info=event.error, **named)
             case _:
                 pass
 
@@ -113,3 +117,63 @@ class LogListener:
             failures=taken.failures,
             **{name: None if ms is None else round(ms, 3) for name, ms in shown.items()},
         )
+
+    def _of_calls(self, event: BatchLeft | CallTimed | Repeated) -> None:
+        match event:
+            case BatchLeft():
+                self._log.debug(
+                    "batch left",
+                    model_id=event.model_id,
+                    seq_id=event.seq_id,
+                    reason=event.reason,
+                    requests=event.requests,
+                    datums=event.datums,
+                    waited_ms=round(event.waited_s * 1000, 3),
+                    **_names(event.calls),
+                )
+            case CallTimed():
+                self._ended(event)
+            case Repeated():
+                self._repeated(event)
+
+    def _ended(self, event: CallTimed) -> None:
+        """The access line of a call."""
+        line = event.timeline
+        held = {}
+        if line.held is not None:
+            held = {"queue_state": line.held.state, "queue_state_reason": line.held.reason}
+        self._log.debug(
+            "call",
+            operation=event.operation,
+            code=event.code,
+            duration_ms=_ms(line.whole_s),
+            parts_ms={part.value: _ms(s) for part, s in line.parts().items() if s},
+            model_ids=list(event.model_ids),
+            **held,
+            **_names((event.whose,)),
+        )
+
+    def _repeated(self, event: Repeated) -> None:
+        """A request goes again; polls do so by the hundred where an upstream is away."""
+        said = "sent again" if event.sent else "not sent again: the retry budget is spent"
+        level = logging.DEBUG if event.operation == Kind.POLL.value else logging.INFO
+        self._log.log(
+            level, said, operation=event.operation, reason=event.reason, **_names(event.calls)
+        )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _names(calls: Sequence[Whose]) -> dict[str, object]:
+    """Whose something is."""
+    traces = [call.trace.trace_id for call in calls if call.trace is not None]
+    if not calls:
+        return {}
+    if len(calls) > 1:
+        ids = [call.request_id for call in calls]
+        named: dict[str, object] = {"request_ids": ids, "key_id": calls[0].key_id}
+        return {**named, "trace_ids": traces} if traces else named
+    named = {"request_id": calls[0].request_id, "key_id": calls[0].key_id}
+    return {**named, "trace_id": traces[0]} if traces else named

@@ -116,12 +116,24 @@ COLLECTOR = {"tracing.endpoint": "http://collector.example:4318"}
 def test_spans_that_cannot_be_sent_for_want_of_packages_stop_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where `opentelemetry` itself is there, for its API comes with other packages."""
     settings = Settings.load(COLLECTOR)
     assert find_contradictions(settings) == []
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    (found,) = find_contradictions(settings)
-    assert "pip install 'tinkex-proxy[otel]'" in found
-    assert find_contradictions(Settings()) == []
+    there = importlib.util.find_spec
+
+    def without_its_package(name: str) -> object:
+        if name == "opentelemetry.exporter.otlp.proto.http":
+            raise ModuleNotFoundError
+        return there(name)
+
+    def without_the_sdk(name: str) -> object:
+        return None if name == "opentelemetry.sdk" else there(name)
+
+    for find in (without_its_package, without_the_sdk):
+        monkeypatch.setattr(importlib.util, "find_spec", find)
+        (found,) = find_contradictions(settings)
+        assert "pip install 'tinkex-proxy[otel]'" in found
+        assert find_contradictions(Settings()) == []
 
 
 def test_headers_for_no_collector_and_unencrypted_ones_are_worth_a_warning(

@@ -14,6 +14,8 @@ _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 # `sample_max_concurrent_requests`, where the upstream says nothing else.
 SAMPLES_OF_ONE_SDK: Final = 2000
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# What sends spans. That `opentelemetry` is there says nothing: its API comes with other packages.
+EXPORTER: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "requests")
 
 
 def find_contradictions(settings: Settings) -> list[str]:
@@ -104,12 +106,18 @@ def _never_taken_on(settings: Settings) -> Iterator[str]:
 
 
 def _no_exporter(settings: Settings) -> Iterator[str]:
-    missing = importlib.util.find_spec("opentelemetry") is None
-    if settings.tracing.endpoint is not None and missing:
+    if settings.tracing.endpoint is not None and not all(map(_is_there, EXPORTER)):
         yield (
             "tracing.endpoint is set, and what sends spans is not installed: "
             "pip install 'tinkex-proxy[otel]'"
         )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is what it would be a part of
+        return False
 
 
 def _open_traces(settings: Settings) -> Iterator[str]:

@@ -12,16 +12,18 @@ __all__ = ["HEADER", "server_timing"]
 HEADER: Final = "server-timing"
 # An upstream's reason is a sentence; a header is no place for more.
 MAX_REASON_CHARS: Final = 200
+_NAMES: Final = [(part, part.value) for part in Part]
+_HELD_AT: Final = list(Part).index(Part.UPSTREAM_QUEUE)
 
 
 def server_timing(timeline: Timeline) -> str:
     """The header's value; durations in milliseconds, to the microsecond."""
     parts = timeline.parts()
-    entries = [f"{part.value};dur={parts[part] * 1000:.3f}" for part in Part]
+    entries = [f"{name};dur={parts[part] * 1000:.3f}" for part, name in _NAMES]
     held = timeline.held
     if held is not None:
         said = held.state if held.reason is None else f"{held.state}: {held.reason}"
-        entries[list(Part).index(Part.UPSTREAM_QUEUE)] += f';desc="{_quotable(said)}"'
+        entries[_HELD_AT] += f';desc="{_quotable(said)}"'
     return ", ".join([*entries, f"total;dur={timeline.whole_s * 1000:.3f}"])
 
 

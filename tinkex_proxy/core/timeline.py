@@ -12,6 +12,7 @@ the piece that ended last, as far back as it goes; before that, the one it waite
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 __all__ = ["Held", "Part", "Stretch", "Timeline"]
 
@@ -34,7 +35,10 @@ class Part(Enum):
     COMPUTE = "compute"
     """Until the head of the result came."""
     DOWNLOAD = "download"
-    """Until the whole of it was there."""
+    """Until the whole of it was there; of a small one that is at once."""
+
+    # Every call counts by part, several times; the enumeration's own hash is worked out in Python.
+    __hash__ = object.__hash__
 
     @property
     def upstream(self) -> bool:
@@ -53,8 +57,7 @@ class Held:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """A time spent on one thing."""
 
     part: Part

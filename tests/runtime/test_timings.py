@@ -4,6 +4,7 @@ Time moves only while the upstream is at work, by sums of powers of two, so that
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -13,9 +14,9 @@ from tinkex_proxy.core.coalesce import Limits
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.core.timeline import Held, Part, Timeline
 from tinkex_proxy.errors import ProxyError
-from tinkex_proxy.runtime import trainer
+from tinkex_proxy.runtime import lanes, sampling, trainer
 from tinkex_proxy.runtime.account import Account, AccountSettings
-from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.futures import LARGE_BYTES, Poller
 from tinkex_proxy.runtime.journal import Book, NoJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.query import knows_model
@@ -67,7 +68,8 @@ class Slow:
             said = {"queue_state": "paused_capacity", "queue_state_reason": "no room"}
             return self.reply(408, {"type": "try_again", **said})
         self.clock.advance(self.compute.get(int(request_id), COMPUTE))
-        request.on_head()
+        if request.on_head is not None:
+            request.on_head()
         self.clock.advance(DOWNLOAD)
         return self.reply(200, self.result(*self.submits[int(request_id)]))
 
@@ -96,6 +98,18 @@ class SlowJournal(NoJournal):
 
     async def commit(self, changes=()) -> None:
         self.clock.advance(JOURNAL)
+
+
+@pytest.fixture(autouse=True)
+def large(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """From what size on a result counts as large; every one, unless a test says otherwise."""
+
+    def count(least: int) -> None:
+        for module in (lanes, sampling):
+            monkeypatch.setattr(module, "LARGE_BYTES", least)
+
+    count(0)
+    return count
 
 
 @pytest.fixture
@@ -161,6 +175,34 @@ async def test_a_lone_calls_time_is_the_upstreams_alone(account) -> None:
     assert ended(account, ticket) == ALONE
     assert ticket.timeline.held == Held("paused_capacity", "no room")
     assert ticket.timeline.overhead_s == 0.0
+
+
+async def test_a_result_that_cannot_be_large_comes_with_its_head(account, large) -> None:
+    """To tell the two apart would cost every small call more than there is to be seen."""
+    large(LARGE_BYTES)
+    together = {"upload": SUBMIT, "upstream-queue": PAUSED, "compute": COMPUTE + DOWNLOAD}
+    ticket = ticket_of(account)
+    await trainer.train(account, call(1), ticket)
+    assert ended(account, ticket) == together
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told_apart"),
+    [
+        ({"max_tokens": 4095}, False),
+        ({"max_tokens": 4096}, True),
+        ({"max_tokens": 64}, False),
+        ({}, True),
+    ],
+)
+async def test_a_sample_is_as_large_as_its_tokens_may_be(
+    account, large, wanted, told_apart
+) -> None:
+    large(LARGE_BYTES)
+    body = {"base_model": "b", "prompt": [1], "sampling_params": wanted}
+    ticket = ticket_of(account)
+    await sample(account, plain.decode_sample(msgspec.json.encode(body)), ticket)
+    assert ended(account, ticket).get("download") == (DOWNLOAD if told_apart else None)
 
 
 async def test_an_order_is_split_the_same_way(account) -> None:
@@ -261,7 +303,8 @@ async def test_the_journal_has_a_part_of_its_own(account_with, bench) -> None:
     made = await trainer.create_model(account, plain.CreateModel(base_model="b"), ticket)
     parts = ended(account, ticket)
     before_and_after = 2 * JOURNAL  # its number before it is made, its name before it is told
-    assert parts == {"journal": before_and_after, **ALONE, "upload": SESSION + SUBMIT}
+    computed = {"upstream-queue": PAUSED, "compute": COMPUTE + DOWNLOAD}  # that is small
+    assert parts == {"journal": before_and_after, "upload": SESSION + SUBMIT, **computed}
     assert made["model_id"] == "m"
     ticket = ticket_of(account)
     await trainer.train(account, call(1), ticket)

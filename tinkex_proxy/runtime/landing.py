@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tinkex_proxy.core.lane import Lane
-from tinkex_proxy.core.timeline import Part, Timeline
+from tinkex_proxy.core.timeline import Part
 from tinkex_proxy.errors import OutcomeUnknown, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.admit import Admitter
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.flights import Flight, FlightRefused, Flights, ask_of
+from tinkex_proxy.runtime.futures import Waiters
 from tinkex_proxy.runtime.lane_pages import LanePages
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.submit import Admitted, admission
 from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.whose import NOBODY, Behalf
 from tinkex_proxy.runtime.work import Answered, Call, read
 from tinkex_proxy.wire.datum import Flavour
 
@@ -37,8 +37,7 @@ class Ground(Protocol):
         seq_id: int,
         verdict: Admitted,
         accept: str,
-        timelines: Sequence[Timeline],
-        behalf: Behalf = NOBODY,
+        waiters: Waiters,
     ) -> Response:
         """Wait for the result of a request that was admitted."""
         ...
@@ -134,7 +133,8 @@ class Landing:
         try:
             if flight.admitted.done() or await self._resend(flight):
                 verdict = admission(flight.admitted.result())
-                response = await self._ground.result(record.seq_id, verdict, record.accept, ())
+                accept, nobody = record.accept, Waiters()  # who boards counts for itself
+                response = await self._ground.result(record.seq_id, verdict, accept, nobody)
                 flight.landed.set_result(response)
         except ProxyError as error:
             flight.fail(error)

@@ -13,7 +13,7 @@ import asyncio
 import copy
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
@@ -29,7 +29,7 @@ from tinkex_proxy.runtime.admit import Admitter, gone_for
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Hub, Note
 from tinkex_proxy.runtime.flights import Flights
-from tinkex_proxy.runtime.futures import Poller, QueueState
+from tinkex_proxy.runtime.futures import LARGE_BYTES, Poller, QueueState, Waiters
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.landing import Landing
 from tinkex_proxy.runtime.lane_pages import LanePages
@@ -41,7 +41,7 @@ from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.trace_context import leading
 from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.transport import Response
-from tinkex_proxy.runtime.whose import NOBODY, Behalf
+from tinkex_proxy.runtime.whose import Behalf
 from tinkex_proxy.runtime.work import (
     Answered,
     Call,
@@ -299,8 +299,8 @@ class LaneDriver:
                 repeatable=self._admitter.repeatable(self.flavour),
                 identity=uuid.uuid4().hex,
                 leave=leave,
+                behalf=sent.behalf,
             )
-            ask = replace(ask, behalf=sent.behalf)
             accept = accept_of(calls[0])
             self._enter(calls, Part.JOURNAL)
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)
@@ -398,11 +398,11 @@ class LaneDriver:
     ) -> None:
         calls, code = sent.calls, "internal_error"
         batch_id = f"{self.model_id}#{batch.seq_id}"
-        timelines = [call.timeline for call in calls]
+        # What comes back is of the size of what was sent: a number for each token, or two.
+        large = sum(item.size_bytes for item in batch.items) >= LARGE_BYTES
+        waiters = Waiters([call.timeline for call in calls], sent.behalf, large)
         try:
-            response = await self.result(
-                batch.seq_id, verdict, accept_of(calls[0]), timelines, sent.behalf
-            )
+            response = await self.result(batch.seq_id, verdict, accept_of(calls[0]), waiters)
             counts = [item.datums for item in batch.items]
             answers = read(response, [call.work for call in calls], counts, batch_id=batch_id)
             for call, answer in zip(calls, answers, strict=True):
@@ -423,8 +423,7 @@ class LaneDriver:
         seq_id: int,
         verdict: Admitted,
         accept: str,
-        timelines: Sequence[Timeline],
-        behalf: Behalf = NOBODY,
+        waiters: Waiters,
     ) -> Response:
         """Wait for the result of a request that was admitted; `Ground.result` for an earlier run's.
 
@@ -432,8 +431,7 @@ class LaneDriver:
             seq_id: its number.
             verdict: how it was admitted.
             accept: media type wanted.
-            timelines: of the calls whose parts it holds.
-            behalf: on whose behalf.
+            waiters: the calls whose parts it holds.
         """
         if verdict.request_id is None:
             return verdict.response
@@ -442,8 +440,7 @@ class LaneDriver:
                 verdict.request_id,
                 accept=accept,
                 on_state=partial(self._states.__setitem__, seq_id),
-                timelines=timelines,
-                behalf=behalf,
+                waiters=waiters,
             )
         except OutcomeUnknown as unknown:
             # A request that had not run is forgotten with its model.

@@ -8,6 +8,7 @@ submitted, further samples reuse it, those that come while it is being made incl
 import asyncio
 import contextlib
 import uuid
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,7 @@ from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.futures import LARGE_BYTES, Waiters
 from tinkex_proxy.runtime.models import Model, Sampler
 from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.submit import Admitted, Refused
@@ -29,6 +31,9 @@ from tinkex_proxy.wire.sample import SampleAnswer, decode_sample
 
 __all__ = ["sample"]
 
+# In an answer, with its logprob: 8 in protobuf, some 25 in JSON.
+BYTES_OF_TOKEN: Final = 16
+
 
 async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer:
     """Draw `num_samples` continuations of a prompt."""
@@ -36,7 +41,7 @@ async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer
     for may_retry in (True, False):
         sampler, verdict = await _submit(account, body, ticket)
         if isinstance(verdict, Admitted):
-            return await _result(account, verdict, ticket)
+            return await _result(account, verdict, ticket, large=_may_be_large(body))
         if verdict.status not in {404, 410} or not may_retry:
             raise verdict.error
         account.forget(sampler)
@@ -62,12 +67,21 @@ async def _submit(
     return sampler, verdict
 
 
-async def _result(account: Account, admitted: Admitted, ticket: Ticket) -> SampleAnswer:
+def _may_be_large(body: Sample) -> bool:
+    most = body.sampling_params.max_tokens
+    return most is None or body.num_samples * most * BYTES_OF_TOKEN >= LARGE_BYTES
+
+
+async def _result(
+    account: Account, admitted: Admitted, ticket: Ticket, *, large: bool
+) -> SampleAnswer:
     response = admitted.response
     if admitted.request_id is not None:
         accept = PROTOBUF if account.flavour is Flavour.PROTOBUF else JSON
         response = await account.tools.poller.result(
-            admitted.request_id, accept=accept, timelines=(ticket.timeline,), behalf=ticket.behalf
+            admitted.request_id,
+            accept=accept,
+            waiters=Waiters((ticket.timeline,), ticket.behalf, large),
         )
     return decode_sample(response.body, response.content_type)
 

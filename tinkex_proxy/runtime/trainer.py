@@ -24,6 +24,7 @@ from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallCut, Trained
+from tinkex_proxy.runtime.futures import Waiters
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
@@ -184,7 +185,7 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     result: dict[str, object] = {}
     if admitted.request_id is not None:
         done = await account.tools.poller.result(
-            admitted.request_id, timelines=(ticket.timeline,), behalf=ticket.behalf
+            admitted.request_id, waiters=Waiters((ticket.timeline,), ticket.behalf)
         )
         result = json_of(done)
     model_id = result.get("model_id") or promised

@@ -102,7 +102,7 @@ class Ask:
             about the upstream.
         flow: whose turn a submit takes where turns have to be taken: a lane, a sampling session.
         leave: to send it the first time, where its sender has waited for that already.
-        on_head: called when the head of an answer is there, where its body may be long.
+        on_head: called when the head of an answer is there, where its body may be large.
         behalf: on whose behalf it is sent; its trace goes along.
     """
 

@@ -16,7 +16,7 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.store import Change
 from tinkex_proxy.runtime.transport import Response
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask, json_of
-from tinkex_proxy.runtime.whose import Whose
+from tinkex_proxy.runtime.whose import NOBODY, Behalf, Whose
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import Fragment, Submit, config_bytes, merge
 from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
@@ -171,7 +171,7 @@ class Call:
     left: bool = False
 
 
-def encode(
+def encode(  # noqa: PLR0913 - what a request is made of
     model_id: str,
     batch: Batch,
     calls: Sequence[Call],
@@ -179,6 +179,7 @@ def encode(
     repeatable: bool,
     identity: str,
     leave: Leave | None = None,
+    behalf: Behalf = NOBODY,
 ) -> Ask:
     """Make the one request that carries `calls`.
 
@@ -191,6 +192,7 @@ def encode(
         repeatable: whether the upstream is known to know a repetition again.
         identity: sent along with every repetition.
         leave: to send it the first time, if that has been waited for.
+        behalf: whose calls these are.
     """
     first = calls[0].work
     submit = _untouched(batch, first) if len(calls) == 1 else None
@@ -206,6 +208,7 @@ def encode(
         persistent=any(call.work.of_sdk for call in calls),
         flow=None if leave is None else leave.flow,
         leave=leave,
+        behalf=behalf,
     )
 
 

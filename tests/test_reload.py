@@ -111,6 +111,7 @@ SEEN: dict[str, tuple[object, Callable[[Proxy], object], object]] = {
     "calls.shutdown_grace_s": (7, lambda p: p.reloads.settings.calls.shutdown_grace_s, 7),
     "log.level": ("debug", lambda _: structlog.get_logger().is_enabled_for(logging.DEBUG), True),
     "log.format": ("console", lambda _: type(structlog.get_config()["processors"][-1]), CONSOLE),
+    "tracing.sample_ratio": (0.25, lambda p: p.services.tracer._ratio, 0.25),
 }
 OTHERWISE = {
     "server.host": "::1",

@@ -353,6 +353,8 @@ def _feed(
         lambda made: makings.reconfigure(accounts, *made),
     )
     reloads.feed(lambda s: (s.log.level, s.log.format), lambda log: configure_logs(*log))
+    ratio = services.tracer.reconfigure
+    reloads.feed(lambda s: s.tracing.sample_ratio, lambda share: ratio(ratio=share))
 
 
 @dataclass(slots=True)
@@ -406,6 +408,7 @@ class _Makings:
                 timeout_s=upstream_settings.request_timeout_s,
                 retry_ratio=upstream_settings.retry_budget_ratio,
                 retries_per_s=upstream_settings.retry_budget_per_s,
+                tracer=self.tracer,
             ),
         )
         tools = Tools(

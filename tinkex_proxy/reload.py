@@ -49,7 +49,6 @@ RESTART: Final = {
     "journal.max_bytes": _JOURNAL,
     "sdk.mode": "a model of an SDK has a lane from its first call on, or never",
     "tracing.endpoint": _EXPORT,
-    "tracing.sample_ratio": _EXPORT,
     "tracing.headers": _EXPORT,
     "metrics.enabled": _ROUTES,
     "metrics.histogram_max_size": "bins that have been made cannot be made again",
@@ -99,6 +98,7 @@ LIVE: Final = frozenset(
         "calls.shutdown_grace_s",
         "log.level",
         "log.format",
+        "tracing.sample_ratio",
     }
 )
 

@@ -1,7 +1,7 @@
 """Who begins a trace, whose choice counts, and what an upstream is told."""
 
 from tinkex_proxy.runtime.trace_context import TraceContext
-from tinkex_proxy.runtime.tracer import OFF, Tracer, outgoing
+from tinkex_proxy.runtime.tracer import OFF, Tracer
 
 THEIRS = [(b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-%s")]
 
@@ -10,14 +10,13 @@ def with_flags(flags: bytes):
     return [(THEIRS[0][0], THEIRS[0][1] % flags)]
 
 
-def test_without_tracing_a_context_is_passed_on_and_none_is_begun() -> None:
+def test_without_tracing_a_context_is_passed_on_as_it_came_and_none_is_begun() -> None:
+    """A span that nobody sends would be a parent that is missing."""
     assert OFF.arrived([]) is None
     context = OFF.arrived(with_flags(b"01"))
     assert context.span_id == "b7ad6b7169203331"
     assert OFF.below(context) is context
-    sent = outgoing(context)
-    assert (sent.trace_id, sent.parent_id) == (context.trace_id, context.span_id)
-    assert sent.span_id != context.span_id
+    assert context.headers() == {"traceparent": dict(with_flags(b"01"))[b"traceparent"].decode()}
 
 
 def test_with_tracing_a_request_has_its_place_below_its_callers() -> None:
@@ -42,3 +41,16 @@ def test_of_the_traces_begun_here_the_ratio_is_recorded() -> None:
     assert len({context.trace_id for context in begun}) == 4
     assert all(context.parent_id is None and context.flags & 2 for context in begun)
     assert all(isinstance(context, TraceContext) and context.headers() for context in begun)
+
+
+def test_another_share_counts_for_the_traces_that_begin_from_then_on() -> None:
+    tracer = Tracer(on=True, ratio=0.0)
+    assert not tracer.arrived([]).sampled
+    tracer.reconfigure(ratio=1.0)
+    assert tracer.arrived([]).sampled
+
+
+def test_what_only_waits_begins_no_trace_and_keeps_its_callers() -> None:
+    tracer = Tracer(on=True, ratio=1.0)
+    assert tracer.arrived([], begins=False) is None
+    assert tracer.arrived(with_flags(b"01"), begins=False).parent_id == "b7ad6b7169203331"

@@ -105,9 +105,11 @@ class Services:
     tracer: Tracer = OFF
     revivers: dict[str, Reviver] = field(default_factory=dict)
 
-    def traced(self, app: ASGIApp, named: Callable[[str], str]) -> Traced:
-        """A route whose requests have their place in a trace."""
-        return Traced(app, named, self.tracer, clock=self.clock, hub=self.hub)
+    def traced(
+        self, app: ASGIApp, named: Callable[[str], str], waits: Callable[[str], bool]
+    ) -> Traced:
+        """A route whose requests have their place in a trace; `Traced` says by which names."""
+        return Traced(app, named, waits, self.tracer, clock=self.clock, hub=self.hub)
 
     def revive(self, account: Account, calls: Sequence[CallRecord]) -> None:
         """Take over an earlier run's calls of one key, and go on with those that were promised."""

@@ -123,7 +123,8 @@ async def _load_weights(asked: Asked) -> object:
 
 
 def _route(services: Services, method: str, path: str, app: ASGIApp) -> Route:
-    return Route(path, services.traced(app, lambda _: path), methods=[method])
+    waits = isinstance(app, FutureRoute)
+    return Route(path, services.traced(app, lambda _: path, lambda _: waits), methods=[method])
 
 
 def plain_routes(services: Services) -> list[BaseRoute]:

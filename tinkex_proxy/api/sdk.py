@@ -10,7 +10,7 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 import asyncio
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -44,7 +44,6 @@ from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.trace_context import recorded
-from tinkex_proxy.runtime.tracer import outgoing
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose
@@ -235,9 +234,11 @@ class SdkRoute:
             timeline.enter(awaited, self._services.clock.now())
             whose = Whose(uuid.uuid4().hex, account.key_id, trace)
             send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
-            passing = incoming.passing
-            if trace is not None and self._services.tracer.on:  # else it goes as it came
-                passing = placed(passing, outgoing(trace))
+            route = _route_of(str(scope["path"]))
+            passing = replace(incoming.passing, trace=trace, calls=(whose,), route=route)
+            place = self._services.tracer.below(trace)
+            if place is not None and place is not trace:  # else it goes as it came
+                passing = placed(passing, place)
             await self._relay(operation, account, passing, receive, send, seen)
 
     async def _received(
@@ -392,7 +393,11 @@ def _request_id(body: object) -> str | None:
 
 def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
     """Everything under `/api/v1`, whatever its method."""
-    return [Route(_ANY, services.traced(endpoint, _route_of))]
+    return [Route(_ANY, services.traced(endpoint, _route_of, _only_waits))]
+
+
+def _only_waits(path: str) -> bool:
+    return operation_of("POST", path) in _NEVER_SHED
 
 
 def _route_of(path: str) -> str:

@@ -29,16 +29,26 @@ class Traced:
     Args:
         app: answers its requests.
         named: gives the route's name for a path, from a set that callers cannot make grow.
+        waits: whether a request for a path only asks whether there is an answer yet, or is a sign
+            of life: those come by the hundred, and begin no traces of their own.
         tracer: gives places.
         clock: measures.
         hub: is told of what is recorded.
     """
 
     def __init__(
-        self, app: ASGIApp, named: Callable[[str], str], tracer: Tracer, *, clock: Clock, hub: Hub
+        self,
+        app: ASGIApp,
+        named: Callable[[str], str],
+        waits: Callable[[str], bool],
+        tracer: Tracer,
+        *,
+        clock: Clock,
+        hub: Hub,
     ) -> None:
         self._app = app
         self._named = named
+        self._waits = waits
         self._tracer = tracer
         self._clock = clock
         self._hub = hub
@@ -47,7 +57,8 @@ class Traced:
         """Answer one request."""
         raw = scope["headers"]
         headers: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
-        scope[_KEY] = trace = self._tracer.arrived(headers)
+        begins = self._tracer.on and not self._waits(str(scope["path"]))
+        scope[_KEY] = trace = self._tracer.arrived(headers, begins=begins)
         if trace is None or not trace.sampled or not self._tracer.on:
             await self._app(scope, receive, send)
             return

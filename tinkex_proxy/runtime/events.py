@@ -55,6 +55,7 @@ class Exchange:
         trace: its own place in a trace, if it has one.
         fault: why no answer came.
         date: the `Date` of its answer.
+        route: what stands for its path in names, where callers choose that.
     """
 
     operation: str
@@ -66,6 +67,7 @@ class Exchange:
     trace: TraceContext | None = None
     fault: str | None = None
     date: str | None = None
+    route: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def _exchange(event: Exchange, places: Places, now: float) -> SpanFacts | None:
     }
     if event.status is not None:
         said["http.response.status_code"] = event.status
-    name = f"{event.method} {event.path}"
+    name = f"{event.method} {event.path if event.route is None else event.route}"
     times = (now - event.duration_s, now)
     return _facts(name, Kind.CLIENT, event.trace, times, said, error=_trouble(event))
 

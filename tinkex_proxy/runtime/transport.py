@@ -22,6 +22,7 @@ import pyqwest
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = [
     "Passed",
@@ -84,7 +85,9 @@ class Passing:
         headers: name and value, in order; end-to-end ones only.
         body: the whole body, or its pieces as they come.
         timeout_s: seconds until the head of the answer must be there.
-        trace: its own place in a trace, where that is ours to say; its headers say it too.
+        trace: its place in a trace; its headers say it too.
+        calls: what it is, in logs.
+        route: its path, from a set that callers cannot make grow.
     """
 
     method: str
@@ -93,6 +96,8 @@ class Passing:
     body: bytes | AsyncIterator[bytes]
     timeout_s: float
     trace: TraceContext | None = None
+    calls: Sequence[Whose] = ()
+    route: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from tinkex_proxy.runtime.events import Exchange, Hub
 from tinkex_proxy.runtime.pace import Leave, Pace
 from tinkex_proxy.runtime.retries import Retries
 from tinkex_proxy.runtime.trace_context import TraceContext
-from tinkex_proxy.runtime.tracer import outgoing
+from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.transport import (
     Passed,
     Passing,
@@ -133,11 +133,13 @@ class Terms:
         timeout_s: how long an answer is waited for where the request does not say.
         retry_ratio: repetitions for each request (`core.budget`).
         retries_per_s: repetitions a second on top.
+        tracer: gives requests their place in a trace.
     """
 
     timeout_s: float = 60.0
     retry_ratio: float = 0.2
     retries_per_s: float = 10.0
+    tracer: Tracer = OFF
 
 
 class Upstream:
@@ -164,6 +166,7 @@ class Upstream:
     ) -> None:
         terms = terms or Terms()
         self._timeout_s = terms.timeout_s
+        self._tracer = terms.tracer
         self._transport = transport
         self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
         self.breaker = breaker
@@ -201,7 +204,7 @@ class Upstream:
         guarded = ask.operation not in _UNGUARDED
         permit = await self._permit(ask.operation) if guarded else None
         began = self._clock.now()
-        trace = None if ask.behalf.trace is None else outgoing(ask.behalf.trace)
+        trace = self._tracer.below(ask.behalf.trace)
         status: int | None = None
         date: str | None = None
         outcome = Outcome.NEUTRAL
@@ -261,7 +264,7 @@ class Upstream:
             took = self._clock.now() - began
             path = passing.path.partition("?")[0]
             told = (operation.value, status, outcome, took, passing.method, path)
-            self._hub.tell(Exchange(*told, passing.trace, silence))
+            self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
 
     async def _permit(self, operation: Operation) -> Permit | None:
         """Leave to send.

@@ -27,6 +27,7 @@ def _logs_as_before() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     yield
     structlog.reset_defaults()
+    logging.getLogger("tinkex_proxy").setLevel(logging.NOTSET)
     root.handlers[:] = handlers
     root.setLevel(level)
 

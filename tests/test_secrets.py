@@ -127,6 +127,7 @@ def drive(client: httpx.Client) -> str:
         "{name}": "tinkex.batch.size",
         "{breaker_id}": breaker_id,
         "{future_id}": future.json()["future_id"],
+        "{level}": "debug",
     }
     asked = set()
     document = client.get("/openapi.json").json()

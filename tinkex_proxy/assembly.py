@@ -50,7 +50,7 @@ from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
-from tinkex_proxy.runtime.logs import LogListener, configure_logs
+from tinkex_proxy.runtime.logs import LogListener, Logs
 from tinkex_proxy.runtime.metrics import (
     JournalMetrics,
     Metrics,
@@ -256,7 +256,7 @@ def build(
     )
     proxy.app = app
     _feed(reloads, services, makings, app, sdk)
-    reloads.feed(_interval_s, intervals.reconfigure)
+    _feed_sight(reloads, sight.logs, intervals)
     return proxy
 
 
@@ -273,6 +273,7 @@ class _Sight:
     skew: Skew
     scraped: Scraped | None
     spans: "SpanExport | None"
+    logs: Logs
 
 
 def _sight(settings: Settings, clock: Clock) -> _Sight:
@@ -301,7 +302,8 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     )
     if spans is not None:
         spans.note = hub.tell
-    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped, spans)
+    logs = Logs(settings.log.level, settings.log.format, hub)
+    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped, spans, logs)
 
 
 def _span_export(settings: Settings, clock: Clock) -> "SpanExport | None":
@@ -352,9 +354,14 @@ def _feed(
         lambda s: (s, _account_settings(s), _breaker_settings(s)),
         lambda made: makings.reconfigure(accounts, *made),
     )
-    reloads.feed(lambda s: (s.log.level, s.log.format), lambda log: configure_logs(*log))
     ratio = services.tracer.reconfigure
     reloads.feed(lambda s: s.tracing.sample_ratio, lambda share: ratio(ratio=share))
+
+
+def _feed_sight(reloads: Reloads, logs: Logs, intervals: Intervals) -> None:
+    reloads.feed(_interval_s, intervals.reconfigure)
+    reloads.feed(lambda s: s.log.level, lambda level: logs.reconfigure(level=level))
+    reloads.feed(lambda s: s.log.format, lambda form: logs.reconfigure(form=form))
 
 
 @dataclass(slots=True)
@@ -532,6 +539,7 @@ def _operations(proxy: Proxy, sight: _Sight) -> Operations:
             running=partial(_running, services),
             reload=lambda: proxy.reload().told(),
         ),
+        logs=sight.logs,
     )
 
 

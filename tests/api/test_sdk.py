@@ -13,6 +13,7 @@ from tests.api.programs import sdk_environment
 from tests.e2e.sdk_runs import assert_same
 from tinkex_proxy.api.sdk import operation_of
 from tinkex_proxy.core.outcome import Operation, Outcome
+from tinkex_proxy.runtime.events import CallTimed, Event, Note
 
 SESSION = Path(__file__).parents[1] / "sandbox" / "sdk_session.py"
 
@@ -51,6 +52,32 @@ async def test_with_the_breaker_open_submits_are_told_when_to_come_back(passing,
         waits.append(int(answer.headers["retry-after"]))
     assert 29 <= min(waits) < max(waits) <= 60
     assert recorder.requests == []
+
+
+@pytest.mark.parametrize("mode", ["lane", "transparent"])
+async def test_a_refusal_and_its_line_in_the_log_name_the_same_request(
+    start, recorder, mode
+) -> None:
+    proxy = await start(recorder.url, sdk={"mode": mode})
+    opened(proxy)
+    told: list[dict[str, object]] = []
+
+    class Listener:
+        def on_event(self, event: Event) -> None:
+            match event:
+                case Note():
+                    told.append(dict(event.fields))
+                case CallTimed():
+                    trace_id = event.whose.trace.trace_id
+                    told.append({"request_id": event.whose.request_id, "trace_id": trace_id})
+
+    proxy.proxy.services.hub._listeners += (Listener(),)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    named = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    answer = await proxy.client.post("/api/v1/optim_step", json={}, headers=named)
+    assert answer.status_code == 503
+    (line,) = told
+    assert (line["request_id"], line["trace_id"]) == (answer.headers["x-request-id"], trace)
 
 
 async def test_with_the_breaker_open_polls_are_held_and_heartbeats_pass(start, recorder) -> None:

@@ -12,6 +12,7 @@ from tinkex_proxy.runtime.events import (
     BatchLeft,
     CallTimed,
     Exchange,
+    Hub,
     JournalFailed,
     JournalMended,
     JournalWritten,
@@ -21,7 +22,7 @@ from tinkex_proxy.runtime.events import (
     SnapshotTaken,
     Transition,
 )
-from tinkex_proxy.runtime.logs import LogListener, configure_logs
+from tinkex_proxy.runtime.logs import LogListener, Logs, configure_logs
 from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.whose import Whose
 
@@ -35,6 +36,7 @@ def restored():
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("tinkex_proxy").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -151,15 +153,17 @@ def test_what_belongs_to_calls_names_them(capsys) -> None:
         BatchLeft("m", 3, "linger", 2, 2, 0.0, calls=(THEIRS, THEIRS)),
         Note("error", "failed", None, (THEIRS,)),
         Note("info", "refused", fields={"request_id": "r3", "code": "overloaded"}),
+        Transition("b", State.CLOSED, State.OPEN, "answered 503", (MINE,)),
     ):
         listener.on_event(event)
-    alone, shared, untraced, failed, refused = lines_of(capsys)
+    alone, shared, untraced, failed, refused, tripped = lines_of(capsys)
     assert (alone["request_id"], alone["key_id"], alone["trace_id"]) == ("r1", "k1", "a" * 32)
     assert (shared["request_ids"], shared["key_id"]) == (["r1", "r2"], "k1")
     assert shared["trace_ids"] == ["a" * 32]
     assert "trace_ids" not in untraced
     assert (failed["request_id"], "trace_id" in failed) == ("r2", False)
     assert (refused["request_id"], refused["code"]) == ("r3", "overloaded")
+    assert (tripped["event"], tripped["request_id"]) == ("circuit breaker moved", "r1")
 
 
 def test_a_call_has_one_line_with_its_parts_at_debug(capsys) -> None:
@@ -210,3 +214,43 @@ def test_the_level_of_a_listener_that_is_at_work_can_change(capsys) -> None:
         configure_logs(level, "json")
         listener.on_event(BatchLeft("m", 3, level, 1, 1, 0.0))
     assert [line["reason"] for line in lines_of(capsys)] == ["debug"]
+
+
+class Unreadable(Timeline):
+    """Nothing of it may be worked out."""
+
+    def parts(self):
+        raise AssertionError("for a line that is not written")
+
+
+def test_a_line_that_is_not_written_is_not_made_ready(capsys) -> None:
+    """Every call has its own at debug; at info they are not to cost anything."""
+    configure_logs("info", "json")
+    LogListener().on_event(CallTimed("sample", "ok", Unreadable(0.0), MINE))
+    assert lines_of(capsys) == []
+
+
+def test_the_level_can_be_turned_up_and_down_and_says_so(capsys) -> None:
+    configure_logs("info", "json")
+    listener = LogListener()
+    logs = Logs("info", "json", Hub([listener], on_broken=lambda _: None))
+    for level in ("debug", "warning"):
+        logs.turn(level)
+        listener.on_event(Note("debug", level))
+    assert logs.level == "warning"
+    said = [(line["event"], line.get("before"), line.get("after")) for line in lines_of(capsys)]
+    changed = "the log level was changed"
+    assert said == [
+        (changed, "info", "debug"),
+        ("debug", None, None),
+        (changed, "debug", "warning"),
+    ]
+
+
+def test_a_reload_of_the_form_leaves_the_level_that_an_operator_chose(capsys) -> None:
+    configure_logs("info", "json")
+    logs = Logs("info", "json", Hub([], on_broken=lambda _: None))
+    logs.turn("debug")
+    logs.reconfigure(form="console")
+    LogListener().on_event(Note("debug", "still here"))
+    assert "still here" in capsys.readouterr().err

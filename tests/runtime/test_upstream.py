@@ -5,9 +5,10 @@ import pytest
 from tinkex_proxy.core.outcome import Fault, Operation, Outcome
 from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import ApiKeyRefused, CircuitOpen, UpstreamFault
-from tinkex_proxy.runtime.events import Exchange
+from tinkex_proxy.runtime.events import Exchange, Transition
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Ask, Unanswered, detail_of, json_of
+from tinkex_proxy.runtime.whose import Behalf, Whose
 
 
 def ask(operation: Operation = Operation.SUBMIT, **more: object) -> Ask:
@@ -186,3 +187,16 @@ async def test_another_timeout_holds_from_the_next_request_on(bench, reply) -> N
     await upstream.ask(ask())
     await upstream.ask(ask(timeout_s=3))
     assert [request.timeout_s for request in transport.requests] == [60, 7, 3]
+
+
+async def test_a_trip_names_the_call_whose_request_it_was(bench, reply) -> None:
+    """Ours, and an SDK's that is passed on."""
+    mine, theirs = Whose("r1", "k"), Whose("r2", "k")
+    passing = Passing("POST", "/api/v1/asample", [], b"{}", 5.0, calls=(theirs,))
+    upstream, _ = bench.upstream([reply(503)], threshold=1)
+    await upstream.ask(ask(behalf=Behalf((mine,))))
+    upstream, _ = bench.upstream([reply(503)], threshold=1)
+    async with upstream.relay(Operation.SUBMIT, passing):
+        pass
+    trips = [event for event in bench.recorder.events if isinstance(event, Transition)]
+    assert [trip.calls for trip in trips] == [(mine,), (theirs,)]

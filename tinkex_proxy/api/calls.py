@@ -34,7 +34,7 @@ from tinkex_proxy.api.callers import (
 )
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.api.server_timing import HEADER, server_timing
-from tinkex_proxy.api.traced import Traced, trace_of
+from tinkex_proxy.api.traced import Traced, trace_named, trace_of
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
@@ -117,8 +117,9 @@ class Services:
             reviver = self.revivers.get(asked.operation)
             if reviver is None or not reviver(account, call, asked):
                 self.ledger.abandon(call)
-                note = f"call {call.id} of an earlier run cannot be gone on with"
-                self.hub.tell(Note("warning", note))
+                named = (Whose(call.id, account.key_id),)
+                said = "a call of an earlier run cannot be gone on with"
+                self.hub.tell(Note("warning", said, calls=named))
 
     def reconfigure(self, settings: PlainSettings) -> None:
         """Let these hold for every plain call from the next one on."""
@@ -180,11 +181,9 @@ class CallRoute:
         self, level: str, message: str, scope: Scope, request_id: str, **fields: object
     ) -> None:
         """A line about a request that came to no call, or no longer has its caller."""
-        trace = trace_of(scope)
-        named = {"operation": self._operation, "request_id": request_id, **fields}
-        if trace is not None:
-            named["trace_id"] = trace.trace_id
-        self._services.hub.tell(Note(level, message, fields=named))
+        named = {"operation": self._operation, "request_id": request_id}
+        told = {**named, **fields, **trace_named(scope)}
+        self._services.hub.tell(Note(level, message, fields=told))
 
     async def _answer(
         self, scope: Scope, receive: Receive, request_id: str, extra: dict[str, str]

@@ -68,6 +68,7 @@ _HEADERS: Final = (
     ("Idempotency-Key", "string", "Same key and body: the first answer again. Other body: 409."),
     ("X-Request-Timeout", "number", "Seconds you are ready to wait."),
     ("X-Tinkex-Coalesce", "string", "`off`: a request of its own."),
+    ("traceparent", "string", "The caller's place in a trace, as W3C Trace Context has it."),
     ("Prefer", "string", "`respond-async`: 202 and a Location to fetch the answer from."),
 )
 

@@ -10,10 +10,12 @@ from prometheus_client.exposition import choose_encoder
 
 from tinkex_proxy.api.breakers import Breakers, breakers_router
 from tinkex_proxy.api.lifecycle import Lifecycle, lifecycle_router
+from tinkex_proxy.api.log_level import log_router
 from tinkex_proxy.api.snapshots import Snapshots, snapshots_router
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.intake import Intake
+from tinkex_proxy.runtime.logs import Logs
 from tinkex_proxy.runtime.metrics import HttpMetrics
 
 __all__ = ["Operations", "Readiness", "Scraped", "operations_router"]
@@ -72,6 +74,7 @@ class Operations:
     breakers: Breakers
     snapshots: Snapshots
     lifecycle: Lifecycle
+    logs: Logs
 
 
 def operations_router(ops: Operations) -> APIRouter:
@@ -80,6 +83,7 @@ def operations_router(ops: Operations) -> APIRouter:
     _health(router, ops)
     router.include_router(breakers_router(ops.breakers))
     router.include_router(lifecycle_router(ops.lifecycle))
+    router.include_router(log_router(ops.logs))
     _insight(router, ops)
     router.include_router(snapshots_router(ops.snapshots))
     if ops.scraped is not None:

@@ -33,7 +33,7 @@ from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
-from tinkex_proxy.api.traced import trace_of
+from tinkex_proxy.api.traced import trace_named, trace_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
@@ -55,7 +55,9 @@ POLL_TIMEOUT_S = 330.0
 # A poll that the upstream answers 5xx is repeated by the SDK at once, without end.
 POLL_PAUSE_S = 1.0
 _BASE = "/api/v1/"
-# Refused, the SDK would ask for these at once and without end, or lose its models.
+# The code of a request whose caller did not wait for the answer.
+_LEFT = "withdrawn"
+# Refused, the SDK would ask for these at once and without end, or lose its models. They only wait.
 _NEVER_SHED = frozenset({Operation.POLL, Operation.HEARTBEAT})
 # What is waited for with these is the upstream's work, not its taking a request.
 _ANSWERED_LATE = frozenset({Operation.POLL, Operation.QUERY})
@@ -114,6 +116,7 @@ class _Sending:
         clock: measures when.
 
     Attributes:
+        request_id: names the request; an answer of ours to one that was refused says it.
         begun: whether one has.
         timed: what is told of the time of a call that is relayed; None until one is.
     """
@@ -121,6 +124,7 @@ class _Sending:
     def __init__(self, send: Send, clock: Clock) -> None:
         self._send = send
         self._clock = clock
+        self.request_id = uuid.uuid4().hex
         self.begun = False
         self.timed: Timed | None = None
 
@@ -174,19 +178,19 @@ class SdkRoute:
                 )
             await self._answer(operation, scope, receive, send)
         except CallerLeft:
-            code = "withdrawn"
+            code = _LEFT
         except asyncio.CancelledError:
             if send.begun or not services.released.is_set():
                 raise
             lost = OutcomeUnknown("The proxy stopped before the answer was there.")
             code = lost.code
-            await send_answer(send, refusal(lost), {})
+            await send_answer(send, refusal(lost), {"x-request-id": send.request_id})
         except ProxyError as error:
             code = error.code
             answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
             if operation is Operation.POLL and answer.status >= 500:
                 answer = await self._held(None, error.detail, error.retry_after_s)
-            await send_answer(send, answer, {})
+            await send_answer(send, answer, {"x-request-id": send.request_id})
         finally:
             self._tell(f"sdk_{operation.value}", code, began, send, scope)
 
@@ -198,7 +202,9 @@ class SdkRoute:
             timed.timeline.end(now)
             hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
         elif code != "ok":
-            hub.tell(Note("debug", "refused", fields={"operation": named, "code": code}))
+            said = "the caller hung up" if code == _LEFT else "refused"
+            fields = {"operation": named, "request_id": send.request_id, "code": code}
+            hub.tell(Note("debug", said, fields={**fields, **trace_named(scope)}))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         hold = self._services.intake.hold(account.key_id, owed=True)
@@ -232,7 +238,7 @@ class SdkRoute:
             awaited = Part.COMPUTE if operation in _ANSWERED_LATE else Part.UPLOAD
             timeline = Timeline(arrived)
             timeline.enter(awaited, self._services.clock.now())
-            whose = Whose(uuid.uuid4().hex, account.key_id, trace)
+            whose = Whose(send.request_id, account.key_id, trace)
             send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
             route = _route_of(str(scope["path"]))
             passing = replace(incoming.passing, trace=trace, calls=(whose,), route=route)

@@ -12,7 +12,7 @@ from tinkex_proxy.runtime.events import Hub, Served
 from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.tracer import Tracer
 
-__all__ = ["Traced", "trace_of"]
+__all__ = ["Traced", "trace_named", "trace_of"]
 
 _KEY = "tinkex.trace"
 
@@ -21,6 +21,12 @@ def trace_of(scope: Scope) -> TraceContext | None:
     """The place of the request that is being answered, if it belongs to a trace."""
     found = scope.get(_KEY)
     return found if isinstance(found, TraceContext) else None
+
+
+def trace_named(scope: Scope) -> dict[str, str]:
+    """The same, as log lines name it; nothing where there is none."""
+    trace = trace_of(scope)
+    return {} if trace is None else {"trace_id": trace.trace_id}
 
 
 class Traced:

@@ -12,7 +12,7 @@ plain successes that counted, which are most of them and tell nothing.
 import contextlib
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple, NoReturn
@@ -27,6 +27,7 @@ from tinkex_proxy.core.prospects import prospects
 from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BreakerDropped, Hub, Transition
+from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["Breaker", "BreakerSettings"]
 
@@ -167,7 +168,13 @@ class Breaker:
         return leave
 
     def settle(
-        self, permit: Permit | None, outcome: Outcome, detail: str, *, timed: bool = True
+        self,
+        permit: Permit | None,
+        outcome: Outcome,
+        detail: str,
+        *,
+        timed: bool = True,
+        calls: Sequence[Whose] = (),
     ) -> None:
         """Report how a permitted request ended.
 
@@ -176,6 +183,7 @@ class Breaker:
             outcome: how it is judged.
             detail: one line for a person; names a failure.
             timed: whether the time it took says anything: a long poll is slow by design.
+            calls: on whose behalf it went; told with what it moves.
         """
         if permit is None:
             return
@@ -194,7 +202,7 @@ class Breaker:
             self._seen.append(_Seen(now, outcome, detail, verdict))
             self._uncounted[verdict] += verdict is not Verdict.COUNTED
         if self._gate.moves:
-            self._moved()
+            self._moved(calls)
 
     def force(self, what: Force, ttl_s: float | None = None) -> None:
         """Hold it open or closed, or disable it, for `ttl_s` seconds or until it is reset."""
@@ -305,7 +313,7 @@ class Breaker:
             retry_after_s=retry_after_s,
         )
 
-    def _moved(self) -> None:
+    def _moved(self, calls: Sequence[Whose] = ()) -> None:
         """Tell what has moved, and be there when time alone moves it next."""
         moves, self._gate.moves = self._gate.moves, []
         for move in moves:
@@ -316,7 +324,7 @@ class Breaker:
                 self._opened_at = None if self._gate.opened_at is None else at
             told = {"at": at, "before": move.before.value, "after": move.after.value}
             self._moves.append({**told, "cause": cause})
-            self._hub.tell(Transition(self.id, move.before, move.after, cause))
+            self._hub.tell(Transition(self.id, move.before, move.after, cause, calls))
         if self._gate.due != self._armed:
             self._call_off()
             self._call_off, self._armed = _nothing, self._gate.due

@@ -110,12 +110,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A circuit breaker moved."""
+    """A circuit breaker moved; `calls` are those whose request moved it, if one did."""
 
     breaker: str
     before: State
     after: State
     cause: str
+    calls: Sequence[Whose] = ()
 
 
 @dataclass(frozen=True, slots=True)

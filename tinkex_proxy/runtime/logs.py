@@ -4,13 +4,16 @@ Nothing secret reaches this file: events carry key ids and model ids, never keys
 
 What belongs to calls names them: `request_id` (`request_ids` where several share it), `key_id`,
 `trace_id`. At `info` there is a line for each decision that is not every call's: a session, a
-repetition, a trip, what is shed. Each call's own (that its batch left, and why; that it ended, and
-where its time went) is at `debug`: a rollout makes thousands of samples a second.
+repetition, a trip, that calls are shed. Each call's own (that its batch left, and why; that it was
+refused; that it ended, and where its time went) is at `debug`: a rollout makes thousands of samples
+a second. A line that is not written costs next to nothing, so that the level can be changed where
+it is needed, when it is needed.
 """
 
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -19,6 +22,7 @@ from tinkex_proxy.runtime.events import (
     BatchLeft,
     CallTimed,
     Event,
+    Hub,
     JournalFailed,
     JournalMended,
     ModelsLost,
@@ -29,7 +33,11 @@ from tinkex_proxy.runtime.events import (
 )
 from tinkex_proxy.runtime.whose import Whose
 
-__all__ = ["LogListener", "configure_logs"]
+__all__ = ["LEVELS", "LogListener", "Logs", "configure_logs"]
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+# Knows the level; asking structlog for it takes as long as making a line ready.
+_GATE: Final = logging.getLogger("tinkex_proxy")
 
 
 def configure_logs(level: str, form: str) -> None:
@@ -65,6 +73,34 @@ def configure_logs(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
+    _GATE.setLevel(number)
+
+
+class Logs:
+    """How the log is written, and the way to change that while it is.
+
+    Args:
+        level: least severe line that is written, as `configure_logs` was told.
+        form: how lines are written.
+        hub: told of changes.
+    """
+
+    def __init__(self, level: str, form: str, hub: Hub) -> None:
+        self.level = level
+        self._form = form
+        self._hub = hub
+
+    def reconfigure(self, *, level: str | None = None, form: str | None = None) -> None:
+        """Write from this level on, or in this form, from the next line on."""
+        self.level, self._form = level or self.level, form or self._form
+        configure_logs(self.level, self._form)
+
+    def turn(self, level: str) -> None:
+        """Write from this level on, one of `LEVELS`; says so in the log."""
+        before = self.level
+        self.reconfigure(level=level)
+        said = {"before": before, "after": level}
+        self._hub.tell(Note("warning", "the log level was changed", fields=said))
 
 
 class LogListener:
@@ -83,6 +119,7 @@ class LogListener:
                     before=event.before.value,
                     after=event.after.value,
                     cause=event.cause,
+                    **_names(event.calls),
                 )
             case BatchLeft() | CallTimed() | Repeated():
                 self._of_calls(event)
@@ -119,22 +156,26 @@ class LogListener:
         )
 
     def _of_calls(self, event: BatchLeft | CallTimed | Repeated) -> None:
-        match event:
-            case BatchLeft():
-                self._log.debug(
-                    "batch left",
-                    model_id=event.model_id,
-                    seq_id=event.seq_id,
-                    reason=event.reason,
-                    requests=event.requests,
-                    datums=event.datums,
-                    waited_ms=round(event.waited_s * 1000, 3),
-                    **_names(event.calls),
-                )
-            case CallTimed():
+        if isinstance(event, Repeated):
+            self._repeated(event)
+        elif _GATE.isEnabledFor(logging.DEBUG):
+            if isinstance(event, CallTimed):
                 self._ended(event)
-            case Repeated():
-                self._repeated(event)
+            else:
+                self._left(event)
+
+    def _left(self, event: BatchLeft) -> None:
+        """A flush, and why."""
+        self._log.debug(
+            "batch left",
+            model_id=event.model_id,
+            seq_id=event.seq_id,
+            reason=event.reason,
+            requests=event.requests,
+            datums=event.datums,
+            waited_ms=_ms(event.waited_s),
+            **_names(event.calls),
+        )
 
     def _ended(self, event: CallTimed) -> None:
         """The access line of a call."""
@@ -157,9 +198,9 @@ class LogListener:
         """A request goes again; polls do so by the hundred where an upstream is away."""
         said = "sent again" if event.sent else "not sent again: the retry budget is spent"
         level = logging.DEBUG if event.operation == Kind.POLL.value else logging.INFO
-        self._log.log(
-            level, said, operation=event.operation, reason=event.reason, **_names(event.calls)
-        )
+        if _GATE.isEnabledFor(level):
+            fields = {"operation": event.operation, "reason": event.reason}
+            self._log.log(level, said, **fields, **_names(event.calls))
 
 
 def _ms(seconds: float) -> float:

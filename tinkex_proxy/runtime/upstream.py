@@ -221,8 +221,8 @@ class Upstream:
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
             if guarded:
-                timed = ask.operation is not Operation.POLL
-                self.breaker.settle(permit, outcome, detail, timed=timed)
+                timed, calls = ask.operation is not Operation.POLL, ask.behalf.calls
+                self.breaker.settle(permit, outcome, detail, timed=timed, calls=calls)
             took = self._clock.now() - began
             told = (ask.operation.value, status, outcome, took, ask.method, ask.path)
             self._hub.tell(Exchange(*told, trace, silence, date))
@@ -259,8 +259,8 @@ class Upstream:
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
             if guarded:
-                timed = operation is not Operation.POLL
-                self.breaker.settle(permit, outcome, detail, timed=timed)
+                timed, calls = operation is not Operation.POLL, passing.calls
+                self.breaker.settle(permit, outcome, detail, timed=timed, calls=calls)
             took = self._clock.now() - began
             path = passing.path.partition("?")[0]
             told = (operation.value, status, outcome, took, passing.method, path)

@@ -1,6 +1,8 @@
 # The proxy alone is the default:          docker build -t tinkex-proxy .
 # With the sandbox upstream and the demo:  docker build -t tinkex-proxy:sandbox \
 #                                            --build-arg LOCK=requirements-sandbox.lock .
+# With what sends traces:                  docker build -t tinkex-proxy:otel \
+#                                            --build-arg LOCK=requirements-otel.lock .
 
 FROM python:3.11-slim AS build
 ARG LOCK=requirements-runtime.lock
@@ -8,7 +10,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
 # Dependencies before sources: their layers change seldom. Hashes, and no compiler.
-COPY requirements-build.lock requirements-runtime.lock requirements-sandbox.lock ./
+COPY requirements-build.lock requirements-runtime.lock requirements-sandbox.lock requirements-otel.lock ./
 RUN python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes --only-binary=:all: -r requirements-build.lock
 RUN python -m venv /opt/tinkex-proxy \

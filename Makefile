@@ -66,7 +66,7 @@ bench-startup: $(READY)
 bench-metrics: $(READY)
 	$(BIN)/python tests/bench/metrics.py
 
-# Four locks of one resolution: development, the image, the image with the sandbox, and what builds the wheel.
+# Five locks of one resolution: development, the image, the image with the sandbox or with traces, and what builds the wheel.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \
   --generate-hashes --allow-unsafe --strip-extras --no-emit-options --no-emit-index-url \
   --no-emit-find-links --no-emit-trusted-host $(if $(UPGRADE),--upgrade)
@@ -77,6 +77,7 @@ lock:
 	$(COMPILE) --extra sandbox --extra otel --extra dev -o requirements.lock pyproject.toml
 	$(COMPILE) -c requirements.lock -o requirements-runtime.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --extra sandbox -o requirements-sandbox.lock pyproject.toml
+	$(COMPILE) -c requirements.lock --extra otel -o requirements-otel.lock pyproject.toml
 	$(COMPILE) -c requirements.lock --only-build-deps --build-deps-for wheel -o requirements-build.lock pyproject.toml
 
 clean:

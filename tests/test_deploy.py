@@ -28,9 +28,10 @@ POD = JOB["spec"]["template"]["spec"]
 UNIT_FILE = ROOT / "deploy/systemd/tinkex-proxy.service"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = {
-    "requirements.lock": ("sandbox", "dev"),
+    "requirements.lock": ("sandbox", "otel", "dev"),
     "requirements-runtime.lock": (),
     "requirements-sandbox.lock": ("sandbox",),
+    "requirements-otel.lock": ("otel",),
     "requirements-build.lock": None,
 }
 DEPLOYED = [

@@ -33,6 +33,7 @@ TRAINERS = 8
 # The whole of a call, with all its repetitions. Only a call that hangs comes near it.
 PATIENCE_S = 60.0
 # Between repetitions of a call whose connection failed.
+IDEMPOTENCY = "idempotency-key"
 BREATH_S = 0.05
 # An answer's Retry-After is obeyed up to here: a test's outages are short.
 LONGEST_WAIT_S = 1.0
@@ -240,22 +241,30 @@ class Caller:
             Refused: it never will be.
             NoAnswer: it was not in time.
         """
-        headers = {"idempotency-key": uuid.uuid4().hex, **headers}
+        headers = {IDEMPOTENCY: uuid.uuid4().hex, **headers}
         return await self._answer(lambda: self._client.post(path, json=body, headers=headers))
 
     async def delete(self, path: str) -> dict[str, Any]:
         """DELETE, under one Idempotency-Key."""
-        headers = {"idempotency-key": uuid.uuid4().hex}
+        headers = {IDEMPOTENCY: uuid.uuid4().hex}
         return await self._answer(lambda: self._client.delete(path, headers=headers))
 
     async def deferred(self, path: str, body: object) -> dict[str, Any]:
-        """The same with `Prefer: respond-async`, the answer fetched from its future."""
-        accepted = await self.call(path, body, prefer="respond-async")
-        future = f"/v1/futures/{accepted['future_id']}?wait=20"
-        while True:
-            answer = await self._answer(lambda: self._client.get(future))
-            if answer.get("status") != "pending":
-                return answer
+        """The same with `Prefer: respond-async`, the answer fetched from its future.
+
+        What a future came to is for good: where it says that nothing ran, the call is made again.
+        """
+        key = uuid.uuid4().hex
+
+        async def made_and_fetched() -> httpx.Response:
+            accepted = await self.call(path, body, prefer="respond-async", **{IDEMPOTENCY: key})
+            while True:
+                future = f"/v1/futures/{accepted['future_id']}?wait=20"
+                answer = await self._client.get(future)
+                if answer.status_code != httpx.codes.ACCEPTED:
+                    return answer
+
+        return await self._answer(made_and_fetched)
 
     async def _answer(self, ask: Callable[[], Awaitable[httpx.Response]]) -> dict[str, Any]:
         until = time.monotonic() + self._patience_s

@@ -11,7 +11,7 @@ Requirement files name the whole set, and pip installs them with --no-deps: so n
 in unseen, and torch (through peft) stays out of SkyRL's. Torch itself must be a CPU build: where
 pip would find another one first, `PIP_FIND_LINKS` names a folder that has one.
 
-Prometheus' promtool comes from Debian's package, where the machine has none.
+Prometheus and its promtool come from Debian's package, where the machine has none.
 
 Run as a program, it builds all and prints their interpreters.
 """
@@ -95,17 +95,26 @@ def checkpoint() -> Path:
 
 
 def promtool() -> Path:
-    """Return Prometheus' checker: the machine's own, or that of Debian's package.
+    """Return Prometheus' checker: the machine's own, or that of Debian's package."""
+    return _of_prometheus("promtool")
 
-    The package is unpacked into the cache, not installed: that needs no rights, and leaves the
-    machine as it was.
+
+def prometheus() -> Path:
+    """Return Prometheus itself, likewise."""
+    return _of_prometheus("prometheus")
+
+
+def _of_prometheus(program: str) -> Path:
+    """The package is unpacked into the cache, not installed.
+
+    That needs no rights, and leaves the machine as it was.
     """
-    given = os.environ.get("TINKEX_E2E_PROMTOOL") or shutil.which("promtool")
+    given = os.environ.get(f"TINKEX_E2E_{program.upper()}") or shutil.which(program)
     if given:
         return Path(given)
     folder = cache() / "promtool"
-    once(folder, _unpack_promtool)
-    return folder / "usr" / "bin" / "promtool"
+    once(folder, _unpack_prometheus)
+    return folder / "usr" / "bin" / program
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> None:
@@ -171,9 +180,9 @@ def _install(environment: Environment, folder: Path) -> None:
     _run([*pip, "-r", str(environment.requirements)], environment.name)
 
 
-def _unpack_promtool(folder: Path) -> None:
+def _unpack_prometheus(folder: Path) -> None:
     folder.mkdir(parents=True)
-    remedy = "promtool (apt-get update first, or TINKEX_E2E_PROMTOOL=its path)"
+    remedy = "promtool (apt-get update first, or TINKEX_E2E_PROMTOOL and _PROMETHEUS=their paths)"
     if not shutil.which("apt-get"):
         raise EnvironmentUnavailableError(f"no apt-get for {remedy}")
     _run(["apt-get", "download", "-q", "prometheus"], remedy, folder)

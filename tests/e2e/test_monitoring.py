@@ -1,16 +1,31 @@
-"""The operators' kit, by Prometheus' own checker: its rules and their unit tests."""
+"""The operators' kit, by Prometheus' own programs: its rules, its unit tests, a real scrape."""
 
+import json
 import re
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.e2e.environments import promtool
+from tests.e2e.environments import prometheus, promtool
+from tests.faults.harness import Refused, Stack, apart, caller, endings, stack
 
 ROOT = Path(__file__).parents[2]
 KIT = ROOT / "deploy/prometheus"
+BOARD = json.loads((ROOT / "deploy/grafana/dashboards/tinkex-proxy.json").read_text())
+# What the dashboard's variables stand for when nothing is chosen.
+CHOSEN = {"$job": ".+", "$instance": ".+", "$__rate_interval": "30s"}
+# Panels that have nothing to show after half a minute in which nothing was shed, lost or repeated.
+QUIET = {"Shed", "Repetitions recognised", "Growth of memory"}
+# An outage is soon over, and nobody has to find out in it whether the sandbox knows repetitions.
+PROXY = ("--circuit-breaker.timeout-ms", "1000", "--upstream.deduplicates", "yes")
+# The outage has moved a breaker, and there are two scrapes since to tell a rate from.
+SCRAPED_AFTER = "min(count_over_time(tinkex_proxy_circuit_breaker_transitions_total[1m])) > 2"
 
 
 def tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -67,3 +82,77 @@ def test_a_rule_that_was_spoilt_does_not_pass(
     (kit / file).write_text(text.replace(rule, spoilt))
     tested = tool("test", "rules", kit / "alerts.test.yml")
     assert "FAILED" in tested.stdout + tested.stderr
+
+
+@contextmanager
+def scraping(target: str, folder: Path) -> Iterator[httpx.Client]:
+    """A Prometheus with the kit's configuration, but for the target and how often it looks."""
+    kit = Path(shutil.copytree(KIT, folder / "kit"))
+    config = (kit / "prometheus.yml").read_text()
+    assert "proxy:8465" in config
+    config = config.replace("proxy:8465", target).replace("15s", "1s")
+    (kit / "prometheus.yml").write_text(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    command = [
+        str(prometheus()),
+        f"--config.file={kit / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+        "--enable-feature=exemplar-storage",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stderr is not None
+            said = iter(child.stderr.readline, "")
+            assert any("ready to receive web requests" in line for line in said)
+            with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
+                yield client
+        finally:
+            child.terminate()
+
+
+def ask(client: httpx.Client, expression: str) -> list[object]:
+    for variable, value in CHOSEN.items():
+        expression = expression.replace(variable, value)
+    answer = client.get("/api/v1/query", params={"query": expression}).json()
+    assert answer["status"] == "success", (expression, answer)
+    return list(answer["data"]["result"])
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Stack]:
+    with stack(tmp_path, proxy=PROXY) as up:
+        yield up
+
+
+async def test_every_panel_shows_something_of_a_run(running: Stack, tmp_path: Path) -> None:
+    """Training and an outage, scraped as it is deployed; every rule can be worked out."""
+    target = running.proxy.url.removeprefix("http://")
+    with scraping(target, tmp_path) as client:
+        async with caller(running.proxy.url, patience_s=60) as trainer:
+            running.faults({"kind": "error", "status": 503, "from_s": 0.5, "for_s": 2})
+            for _ in range(60):
+                with pytest.raises(Refused):
+                    await trainer.call("/v1/optim_step", {"model_id": "nobody's"})
+                endings(await apart(trainer, 5), running)
+                if ask(client, SCRAPED_AFTER):
+                    break
+        groups = client.get("/api/v1/rules").json()["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        assert {(rule["health"], rule.get("lastError")) for rule in rules} == {("ok", None)}
+        empty = {
+            panel["title"]
+            for panel in BOARD["panels"]
+            if panel["type"] != "row"
+            and not any(ask(client, target["expr"]) for target in panel["targets"])
+        }
+        assert empty == QUIET
+        for variable in BOARD["templating"]["list"][1:]:
+            found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"])
+            assert found is not None
+            path = f"/api/v1/label/{found[2]}/values"
+            selector = found[1].replace("$job", ".+")
+            values = client.get(path, params={"match[]": selector}).json()["data"]
+            assert values == [{"job": "tinkex-proxy", "instance": target}[found[2]]]

@@ -19,6 +19,7 @@ from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.problems import STATUS
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Operation, Outcome
+from tinkex_proxy.core.timeline import Part
 from tinkex_proxy.runtime.series import SERIES, Series
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,7 @@ UPSTREAM = {operation.value for operation in Operation}
 VALUES = {
     "code": {*STATUS, "ok", "withdrawn"},
     "outcome": {outcome.value for outcome in Outcome},
+    "part": {part.value for part in Part},
     "tinkex_proxy_circuit_breaker_state": {state.value for state in State},
 }
 COMPUTED = PLAIN - {"capabilities", "list_models", "show_model", "delete_model"}
@@ -139,6 +141,12 @@ def test_nearly_everything_is_on_the_dashboard() -> None:
 
 
 # --- dashboard
+
+
+def test_the_upstreams_share_is_of_all_parts_that_are_its_own() -> None:
+    (panel,) = [panel for panel in SHOWING if panel["title"] == "The upstream's share"]
+    selected = named_in(panel["targets"][0]["expr"]).series["tinkex_proxy_call_part_seconds_sum"]
+    assert selected["part"] == {part.value for part in Part if part.upstream}
 
 
 def test_panels_have_ids_and_titles_of_their_own() -> None:

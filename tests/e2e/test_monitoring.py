@@ -21,7 +21,7 @@ BOARD = json.loads((ROOT / "deploy/grafana/dashboards/tinkex-proxy.json").read_t
 # What the dashboard's variables stand for when nothing is chosen.
 CHOSEN = {"$job": ".+", "$instance": ".+", "$__rate_interval": "30s"}
 # Panels that have nothing to show after half a minute in which nothing was shed, lost or repeated.
-QUIET = {"Shed", "Repetitions recognised", "Growth of memory"}
+QUIET = {"Shed", "Repetitions recognised", "Growth of memory", "Held back by the upstream", "Spans"}
 # An outage is soon over, and nobody has to find out in it whether the sandbox knows repetitions.
 PROXY = ("--circuit-breaker.timeout-ms", "1000", "--upstream.deduplicates", "yes")
 # The outage has moved a breaker, and there are two scrapes since to tell a rate from.

@@ -174,7 +174,8 @@ class Sdk(Program):
         try:
             if most is None:
                 await _ended_or_told(child, stop)
-            async with asyncio.timeout(SDK_END_S):
+            # A replay takes as long as its rounds, each of which has its bound in the program.
+            async with asyncio.timeout(SDK_END_S if most is None else None):
                 said, _ = await child.communicate(b"")  # its input ends: this round is the last
         finally:
             if child.returncode is None:

@@ -33,7 +33,7 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 -m "not long"
+	$(BIN)/coverage run -m pytest -n 4 --dist worksteal -m "not long"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='tinkex_proxy/core/*,tinkex_proxy/wire/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95

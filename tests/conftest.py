@@ -18,7 +18,9 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("fast", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "fast", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("deep", parent=settings.get_profile("fast"), max_examples=2000)
 settings.register_profile(
     "few", parent=settings.get_profile("fast"), max_examples=30, derandomize=True, database=None

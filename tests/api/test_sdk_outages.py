@@ -54,7 +54,7 @@ class Stage:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture(params=["lane", "transparent"])
+@pytest.fixture(params=["lane", pytest.param("transparent", marks=pytest.mark.long)])
 async def stage(start, request, monkeypatch):
     """Windows of a second."""
     switch = Switch(create_app(Options()))

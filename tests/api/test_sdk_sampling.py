@@ -18,7 +18,9 @@ CALLERS = 2000  # what an SDK has in flight at most: `sample_max_concurrent_requ
 SAMPLES = 300
 PATIENCE_S = 100  # how long a test that hangs is waited for
 
-MODES = pytest.mark.parametrize("mode", ["lane", "transparent"])
+MODES = pytest.mark.parametrize(
+    "mode", ["lane", pytest.param("transparent", marks=pytest.mark.long)]
+)
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ class Barrier:
     ("call", "mode", "transport"),
     [
         ("asample", "lane", "pyqwest"),
-        ("asample", "transparent", "pyqwest"),
+        pytest.param("asample", "transparent", "pyqwest", marks=pytest.mark.long),
         ("retrieve_future", "lane", "pyqwest"),
     ],
 )

@@ -19,7 +19,7 @@ def fresh(tmp_path: Path) -> Iterator[Stack]:
         yield up
 
 
-@pytest.mark.parametrize("program", [apart, together])
+@pytest.mark.parametrize("program", [apart, pytest.param(together, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "fault",
     [
@@ -43,7 +43,7 @@ async def test_callers_who_come_in_an_outage_train_once_it_is_over(
     assert endings(done, fresh) == endings(again, fresh)
 
 
-@pytest.mark.parametrize("status", [500, 502])
+@pytest.mark.parametrize("status", [500, pytest.param(502, marks=pytest.mark.long)])
 async def test_a_bad_day_is_not_taken_for_another_generation_of_upstream(
     status: int, fresh: Stack
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.core.outcome import Fault, Outcome
 from tinkex_proxy.runtime.recognition import Assumed, Found, Recognition
 from tinkex_proxy.runtime.submit import Submitter
 from tinkex_proxy.wire import tinker_pb2 as pb
@@ -15,7 +15,7 @@ async def asked(bench, answers, recognition: Recognition | None = None):
     upstream, transport = bench.upstream(answers)
     submitter = Submitter(upstream, bench.clock, patience_s=5)
     recognition = recognition or Recognition()
-    found = await recognition.ask(submitter, "m", 7, persistent=False)
+    found = await recognition.ask(submitter, "m", 7)
     return found, recognition, transport.requests
 
 
@@ -75,13 +75,21 @@ async def test_silence_leaves_even_the_number_in_doubt(bench) -> None:
     assert found == Found(None, used=None)
 
 
+async def test_the_question_waits_for_an_open_circuit_like_the_request_it_is_about(
+    bench, reply
+) -> None:
+    """What kept the answer of that from us has often opened the circuit too."""
+    upstream, _ = bench.upstream(lambda _: promise(reply, "1"), threshold=1)
+    upstream.breaker.settle(upstream.breaker.acquire(), Outcome.FAILURE, "503")
+    submitter = Submitter(upstream, bench.clock, patience_s=300)
+    assert await Recognition().ask(submitter, "m", 7) == Found(known=True, used=True)
+
+
 async def test_who_asks_at_the_same_time_has_the_first_ones_answer(bench, reply) -> None:
     recognition = Recognition()
     upstream, transport = bench.upstream(lambda _: promise(reply, "1"))
     submitter = Submitter(upstream, bench.clock)
-    found = await asyncio.gather(
-        *(recognition.ask(submitter, name, 7, persistent=True) for name in "ab")
-    )
+    found = await asyncio.gather(*(recognition.ask(submitter, name, 7) for name in "ab"))
     assert found == [Found(known=True, used=True), Found(known=True, used=False)]
     assert len(transport.requests) == 2
 

@@ -60,7 +60,7 @@ class Admitter:
         verdict = await self._submitter.submit(ask)
         if isinstance(verdict, Admitted) or not verdict.doubtful or ask.repeatable:
             return verdict
-        if not await self._is_recognised(ask, flavour):
+        if not await self._is_recognised(flavour):
             return verdict
         return await self._submitter.resubmit(ask, verdict)
 
@@ -102,12 +102,10 @@ class Admitter:
             self.doubt(self._lane.next_seq)
         return True
 
-    async def _is_recognised(self, ask: Ask, flavour: Flavour) -> bool:
+    async def _is_recognised(self, flavour: Flavour) -> bool:
         known, number = self._recognition.known(flavour), self._lane.ahead
         if known is None:
-            known, used = await self._recognition.ask(
-                self._submitter, self._model_id, number, persistent=ask.persistent
-            )
+            known, used = await self._recognition.ask(self._submitter, self._model_id, number)
             if used:
                 self._lane.use(number)
             elif used is None:

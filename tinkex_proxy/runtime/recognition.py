@@ -71,21 +71,20 @@ class Recognition:
             return False
         return self._known
 
-    async def ask(
-        self, submitter: Submitter, model_id: str, seq_id: int, *, persistent: bool
-    ) -> Found:
-        """Ask an upstream of the protobuf generation.
+    async def ask(self, submitter: Submitter, model_id: str, seq_id: int) -> Found:
+        """Ask an upstream of the protobuf generation, and wait for one that is away or held back.
+
+        Whatever kept the answer of the request in doubt is likely to meet this question too.
 
         Args:
             submitter: whom to ask.
             model_id: one of its models, of which a request is in doubt.
             seq_id: a number of that model's that is not used and not the next.
-            persistent: whether to wait for an upstream that is away.
         """
         async with self._asking:
             if self._known is not None:
                 return Found(self._known, used=False)
-            ask = _question(model_id, seq_id, persistent=persistent)
+            ask = _question(model_id, seq_id)
             first = await _submit(submitter, ask)
             if isinstance(first, Refused):
                 return Found(None, used=False if _is_refusal(first) else None)
@@ -112,7 +111,7 @@ def _is_refusal(verdict: Refused) -> bool:
     return verdict.status is not None and 400 <= verdict.status < 500
 
 
-def _question(model_id: str, seq_id: int, *, persistent: bool) -> Ask:
+def _question(model_id: str, seq_id: int) -> Ask:
     submit = merge(
         [encode_fragment(parse_datums([_ONE_TOKEN]), Flavour.PROTOBUF)],
         model_id=model_id,
@@ -129,6 +128,6 @@ def _question(model_id: str, seq_id: int, *, persistent: bool) -> Ask:
         content_type=submit.content_type,
         identity=uuid.uuid4().hex,
         kind=Kind.CANARY,
-        persistent=persistent,
+        persistent=True,
         flow=("lane", model_id),
     )

@@ -1,3 +1,5 @@
+import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,14 +20,22 @@ from tinkex_proxy.runtime.upstream import Upstream
 
 
 class EagerClock(ManualClock):
-    """Time that jumps over every sleep, so that what is patient is patient at once."""
+    """Time that jumps over every sleep, so that what is patient is patient at once.
+
+    But not over one of `longest_s` seconds or more: `held` says that somebody sleeps so long.
+    """
 
     def __init__(self) -> None:
         super().__init__(1000.0)
         self.slept: list[float] = []
+        self.longest_s = math.inf
+        self.held = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        if seconds >= self.longest_s:
+            self.held.set()
+            await asyncio.Event().wait()
         self.advance(seconds)
 
 

@@ -147,6 +147,16 @@ async def test_an_open_breaker_holds_polls_until_it_may_be_probed(bench, reply) 
     assert max(bench.clock.slept) >= 29
 
 
+async def test_a_breaker_that_an_operator_resets_holds_no_poll_any_longer(bench, reply) -> None:
+    upstream, _ = bench.upstream([reply(500), reply(200, {})], threshold=1)
+    bench.clock.longest_s = 29
+    poller = Poller(upstream, bench.clock)
+    asked = asyncio.ensure_future(poller.result("r1", accept="*/*", on_state=lambda _: None))
+    await bench.clock.held.wait()
+    upstream.breaker.reset()
+    assert (await asked).status == 200
+
+
 async def test_an_answer_of_5xx_for_ever_ends(bench, reply) -> None:
     """SkyRL 0.3.0 answers so for a result that holds a NaN."""
     with pytest.raises(OutcomeUnknown, match="300 s"):

@@ -1,5 +1,8 @@
+import asyncio
+
 import pytest
 
+from tinkex_proxy.core.circuit import Force
 from tinkex_proxy.core.outcome import Fault, Operation
 from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import (
@@ -268,3 +271,26 @@ async def test_another_patience_holds_from_the_next_submit_on(bench, reply) -> N
     submitter.reconfigure(patience_s=0)
     assert isinstance(await submitter.submit(ask()), Refused)
     assert len(transport.requests) == 1
+
+
+async def test_in_doubt_a_breaker_that_an_operator_resets_is_not_waited_out(bench, reply) -> None:
+    """Else a button would help new calls only, and those that wait would go on waiting."""
+    upstream, _ = bench.upstream([reply(500), reply(200, {"request_id": "r"})], threshold=1)
+    bench.clock.longest_s = 29
+    asked = asyncio.ensure_future(Submitter(upstream, bench.clock).submit(ask()))
+    await bench.clock.held.wait()
+    upstream.breaker.reset()
+    assert isinstance(await asked, Admitted)
+
+
+@pytest.mark.parametrize("force", [Force.CLOSE, Force.DISABLE])
+async def test_nor_one_that_is_made_to_let_requests_through(bench, reply, force) -> None:
+    upstream, _ = bench.upstream([reply(500), reply(200, {"request_id": "r"})], threshold=1)
+    bench.clock.longest_s = 29
+    asked = asyncio.ensure_future(Submitter(upstream, bench.clock).submit(ask()))
+    await bench.clock.held.wait()
+    upstream.breaker.force(Force.OPEN)
+    await asyncio.sleep(0)
+    assert not asked.done()
+    upstream.breaker.force(force)
+    assert isinstance(await asked, Admitted)

@@ -9,6 +9,7 @@ What a breaker remembers for `explain` is bounded: its last moves, and its last 
 plain successes that counted, which are most of them and tell nothing.
 """
 
+import asyncio
 import contextlib
 import math
 from collections import Counter, deque
@@ -138,6 +139,7 @@ class Breaker:
         self._moves: deque[dict[str, object]] = deque(maxlen=KEPT_MOVES)
         self._armed = math.inf
         self._call_off: Callable[[], None] = _nothing
+        self._held: set[asyncio.Timeout] = set()
 
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Take other settings; an outage that is under way runs by those it began with."""
@@ -208,11 +210,32 @@ class Breaker:
         """Hold it open or closed, or disable it, for `ttl_s` seconds or until it is reset."""
         self._gate.force(what, self._clock.now(), ttl_s)
         self._moved()
+        if what is not Force.OPEN:
+            self._wake()
 
     def reset(self) -> None:
         """Forget everything, and follow the upstream again."""
         self._gate.reset()
         self._moved()
+        self._wake()
+
+    async def held(self, wait_s: float) -> None:
+        """Come back after so many seconds, or at once when an operator lets requests through.
+
+        For requests that it refused and that will ask again: their time was that of the window,
+        which an operator has cut short.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as held:
+                self._held.add(held)
+                try:
+                    await self._clock.sleep(wait_s)
+                finally:
+                    self._held.discard(held)
+
+    def _wake(self) -> None:
+        for held in self._held:
+            held.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """End; nothing is told of it afterwards."""

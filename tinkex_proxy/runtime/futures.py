@@ -210,6 +210,8 @@ class Poller:
             except CircuitOpen as error:
                 advice = Advice(error.retry_after_s)
                 self._failed(progress, Happened.HELD, error.detail, advice)
+                await self._upstream.breaker.held(progress.wait_s)
+                progress.wait_s = 0.0
             except Unanswered as silence:
                 if silence.fault is not Fault.TIMEOUT:
                     self._failed(progress, of_fault(silence.fault), silence.detail)

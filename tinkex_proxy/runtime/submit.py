@@ -120,7 +120,8 @@ class Submitter:
             if wait_s is None:
                 return _gave_up(asking, tried, last)
             last = tried.error
-            await self._clock.sleep(wait_s)
+            held = tried.happened is Happened.HELD
+            await (self._upstream.breaker.held(wait_s) if held else self._clock.sleep(wait_s))
 
     async def resubmit(self, ask: Ask, left: Refused) -> Admitted | Refused:
         """Go on with a request that was left in doubt: its repetition turns out to be safe."""

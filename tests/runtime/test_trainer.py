@@ -394,6 +394,6 @@ async def test_what_was_trained_and_cut_is_told(bench, account) -> None:
     await trainer.train(account, call(model_id, 5, 6), Ticket())
     await trainer.train(account, call(model_id, 1, 2, 3, 4), Ticket(), forward_only=True)
     told = [e for e in bench.recorder.events if isinstance(e, Trained | CallCut)]
-    assert told == [Trained(model_id, 11), CallCut(2)]
+    assert told == [Trained(model_id, 11, datums=2), CallCut(2)]
     (first, *_) = [e for e in bench.recorder.events if isinstance(e, BatchLeft)]
     assert first.size_bytes > 0

@@ -187,7 +187,8 @@ class SdkFutures:
         if isinstance(work, Training) and not work.forward_only:
             loss = loss_sum_of(answer.body, answer.headers.get("content-type", JSON))
             if loss is not None:
-                account.tools.hub.tell(Trained(running.model.model_id, loss))
+                told = Trained(running.model.model_id, loss, work.fragment.datums)
+                account.tools.hub.tell(told)
 
     async def retrieve(
         self, account: Account, headers: Mapping[str, str], body: bytes, receive: Receive

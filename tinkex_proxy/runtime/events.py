@@ -163,6 +163,7 @@ class Trained:
 
     model_id: str
     loss: float
+    datums: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ async def train(
     shares = await _all(calls, ticket, account.tools.clock)
     answer = _answer(call, [share for share in shares if isinstance(share, Share)])
     if answer.loss is not None and not forward_only:
-        account.tools.hub.tell(Trained(call.model_id, answer.loss))
+        account.tools.hub.tell(Trained(call.model_id, answer.loss, len(call.datums)))
     return answer
 
 

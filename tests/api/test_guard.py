@@ -10,6 +10,7 @@ async def ask(
     bind_host: str = "127.0.0.1",
     allowed: list[str] | None = None,
     method: str = "GET",
+    path: str = "/breakers",
 ) -> tuple[int, dict[str, object]]:
     async def inner(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -23,7 +24,7 @@ async def ask(
     scope = {
         "type": "http",
         "method": method,
-        "path": "/breakers",
+        "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers],
     }
     await Guard(inner, bind_host=bind_host, allowed_hosts=allowed or [])(scope, None, send)
@@ -107,6 +108,50 @@ async def test_a_link_that_a_person_follows_leads_to_our_page() -> None:
     assert (await ask([*headers, ("sec-fetch-dest", "iframe")]))[0] == 403
     posted = [*headers, ("sec-fetch-dest", "document")]
     assert (await ask(posted, method="POST"))[0] == 403
+
+
+OWN_PAGE = [
+    ("host", "localhost:8465"),
+    ("origin", "http://localhost:8465"),
+    ("sec-fetch-site", "same-origin"),
+]
+IN_A_BROWSER = [
+    OWN_PAGE,
+    [("host", "localhost"), ("sec-fetch-site", "same-origin")],
+    [("host", "localhost"), ("sec-fetch-site", "none"), ("sec-fetch-dest", "document")],
+    [("host", "localhost"), ("origin", "http://localhost")],
+]
+
+
+@pytest.mark.parametrize("headers", IN_A_BROWSER)
+@pytest.mark.parametrize("path", ["/breakers/b/reset", "/drain", "/config/reload", "/new"])
+async def test_a_browser_has_to_say_that_it_means_to_change_something(
+    headers: list[tuple[str, str]], path: str
+) -> None:
+    """A header that no form can send, and no script of another origin without asking first."""
+    status, problem = await ask(headers, method="POST", path=path)
+    assert (status, problem["code"]) == (403, "foreign_origin")
+    assert "x-tinkex-action" in str(problem["detail"])
+    meant = [*headers, ("x-tinkex-action", "1")]
+    assert (await ask(meant, method="POST", path=path))[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_a_program_need_not(method: str) -> None:
+    """`curl -X POST` sends nothing that only browsers send."""
+    assert (await ask([("host", "localhost")], method=method, path="/breakers/b/reset"))[0] == 200
+
+
+async def test_looking_and_callers_own_calls_need_it_from_nobody() -> None:
+    for method in ("GET", "HEAD"):
+        assert (await ask(OWN_PAGE, method=method))[0] == 200
+    for path in ("/v1/optim_step", "/api/v1/optim_step"):
+        assert (await ask(OWN_PAGE, method="POST", path=path))[0] == 200
+
+
+async def test_the_header_opens_nothing_to_another_origin() -> None:
+    foreign = [("host", "localhost"), ("origin", "http://evil.example"), ("x-tinkex-action", "1")]
+    assert (await ask(foreign, method="POST"))[0] == 403
 
 
 async def test_what_is_not_http_passes() -> None:

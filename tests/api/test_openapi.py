@@ -46,8 +46,8 @@ async def test_every_reference_leads_somewhere(document) -> None:
 
 async def test_every_route_is_described_and_nothing_else(document, routes) -> None:
     """Both ways, methods included."""
-    pages = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs"}
-    hidden = {*pages, "/api/v1/{path:path}"}  # the upstream describes its own
+    pages = {"/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs", "/"}
+    hidden = {*pages, "/ui/{path:path}", "/api/v1/{path:path}"}  # the upstream describes its own
     served = {(path, method.lower()) for path, method in routes if path not in hidden}
     described = {
         (path, method) for path, methods in document["paths"].items() for method in methods
@@ -85,3 +85,16 @@ async def test_problems_list_every_code(document) -> None:
 async def test_the_document_is_built_once(proxy) -> None:
     app = proxy.proxy.app._app
     assert app.openapi() is app.openapi()
+
+
+def test_what_changes_something_names_the_header_that_browsers_send(document) -> None:
+    """The page at /docs is in a browser; programs need not send it."""
+
+    def named(path: str, method: str) -> bool:
+        parameters = document["paths"][path][method].get("parameters", [])
+        return "x-tinkex-action" in {parameter["name"] for parameter in parameters}
+
+    assert named("/breakers/{breaker_id}/reset", "post")
+    assert named("/drain", "post")
+    assert not named("/drain", "get")
+    assert not named("/v1/optim_step", "post")

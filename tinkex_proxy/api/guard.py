@@ -3,20 +3,32 @@
 A daemon on localhost that holds a key is reachable from every web page the user opens. Two checks
 close that: a `Host` that is not ours is DNS rebinding (CVE-2024-28224 and its kin), and a foreign
 `Origin` or `Sec-Fetch-Site: cross-site` is another page's script or form. There are no CORS headers
-at all. The check sits below the framework, so that a route added later cannot forget it.
+at all. A third check is for what changes something for everybody (breakers, the configuration, the
+end of the proxy): a browser has to send `X-Tinkex-Action` with it, which no form can, and no script
+of another origin without asking first. Programs are no browsers and need not: what they send has
+neither `Origin` nor `Sec-Fetch-*`, and no page can take those away.
+
+The checks sit below the framework, so that a route added later cannot forget them.
 """
 
 import ipaddress
 import uuid
 from collections.abc import Iterable
+from typing import Final
 
 from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, send_answer
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import ForeignHost, ForeignOrigin, ProxyError
 
-__all__ = ["Guard"]
+__all__ = ["ACTION_HEADER", "LOOKING", "Guard"]
 
+# What our own page sends with every button.
+ACTION_HEADER: Final = "x-tinkex-action"
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+# Methods that change nothing.
+LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# What is asked for here is a caller's own business.
+_CALLS: Final = ("/v1/", "/api/v1/")
 
 
 class Guard:
@@ -52,8 +64,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
-        hosts, origins, sites, wanted = _values(
-            scope, b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest"
+        hosts, origins, sites, wanted, acts = _values(
+            scope, b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest", ACTION_HEADER.encode()
         )
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             said = " and ".join(map(repr, hosts)) or "no Host"
@@ -68,6 +80,10 @@ class Guard:
         if foreign or ("cross-site" in sites and not followed):
             said = repr(foreign[0]) if foreign else "another site"
             return ForeignOrigin(f"A web page of {said} may not use this proxy.")
+        if (origins or sites or wanted) and not acts and _changes_for_all(scope):
+            return ForeignOrigin(
+                f"A browser has to send the header {ACTION_HEADER} with what changes something."
+            )
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -76,6 +92,12 @@ class Guard:
         if name in self._names:
             return True
         return _is_address(name) if self._any_address else _is_loopback(name)
+
+
+def _changes_for_all(scope: Scope) -> bool:
+    """Whether a request is an operator's and does more than look."""
+    path = str(scope["path"])
+    return scope.get("method") not in LOOKING and not path.startswith(_CALLS)
 
 
 def _values(scope: Scope, *wanted: bytes) -> tuple[list[str], ...]:

@@ -9,6 +9,7 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from tinkex_proxy.api.guard import ACTION_HEADER, LOOKING
 from tinkex_proxy.api.problems import PROBLEM_JSON, STATUS
 from tinkex_proxy.wire.plain import openapi_schemas
 
@@ -83,6 +84,8 @@ def openapi_document(app: FastAPI) -> Json:
     paths = document.setdefault("paths", {})
     components = document.setdefault("components", {})
     if isinstance(paths, dict) and isinstance(components, dict):
+        for operations in paths.values():
+            _name_action_header(operations)
         schemas = components.setdefault("schemas", {})
         schemas.update(openapi_schemas())
         schemas["Problem"] = _problem_schema()
@@ -92,6 +95,21 @@ def openapi_document(app: FastAPI) -> Json:
             )
     app.openapi_schema = document
     return document
+
+
+def _name_action_header(operations: dict[str, Json]) -> None:
+    """Say what a browser sends with what changes something: the page at `/docs` is in one."""
+    for method, operation in operations.items():
+        parameters = operation.setdefault("parameters", [])
+        if method.upper() not in LOOKING and isinstance(parameters, list):
+            parameters.append(
+                {
+                    "name": ACTION_HEADER,
+                    "in": "header",
+                    "schema": {"type": "string", "default": "1"},
+                    "description": "Browsers have to send it; programs need not.",
+                }
+            )
 
 
 def _operation(name: str, path: str, body: str | None, answer: str, *, summary: str) -> Json:

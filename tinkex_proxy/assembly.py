@@ -17,17 +17,20 @@ import msgspec
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.routing import BaseRoute
 
 from tinkex_proxy.api.app import make_app
 from tinkex_proxy.api.asgi import ASGIApp, BodyLimits
 from tinkex_proxy.api.breakers import Breakers
 from tinkex_proxy.api.calls import PlainSettings, Services
+from tinkex_proxy.api.dashboard import Dashboard, dashboard_router
 from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.lifecycle import Lifecycle
 from tinkex_proxy.api.operations import Operations, Readiness, Scraped
 from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings, sdk_routes
 from tinkex_proxy.api.snapshots import Snapshots
+from tinkex_proxy.api.web.pages import page_router, read_files
 from tinkex_proxy.config import Settings, masked
 from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.backoff import Backoff
@@ -46,6 +49,7 @@ from tinkex_proxy.runtime.events import Hub, Listener, Note
 from tinkex_proxy.runtime.feed import BreakerFeed, Feed, SnapshotFeed
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.gauges import breaker_number, readings, sessions
+from tinkex_proxy.runtime.history import History
 from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools
@@ -249,7 +253,7 @@ def build(
     sdk = SdkRoute(services, _sdk_settings(settings))
     app = make_app(
         operations,
-        [*plain_routes(services), *sdk_routes(sdk, services)],
+        [*plain_routes(services), *sdk_routes(sdk, services), *_page(operations, sight)],
         lifespan=_lifespan(proxy, transport, tasks, sight.spans),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
@@ -269,6 +273,7 @@ class _Sight:
     snapshot: Snapshot
     snapshots: SnapshotFeed
     observer: Observer
+    history: History
     registry: CollectorRegistry
     skew: Skew
     scraped: Scraped | None
@@ -284,9 +289,10 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     snapshots = SnapshotFeed(run, clock=clock, wall_clock=now, kept=KEPT_SNAPSHOTS)
     snapshot = Snapshot(clock, max_bins=settings.metrics.histogram_max_size)
     observer = Observer(snapshot)
+    history = History(clock=clock, wall_clock=now)
     registry = registry_of_process()
     skew = Skew(now)
-    listeners: list[Listener] = [LogListener(), feed, snapshots, observer]
+    listeners: list[Listener] = [LogListener(), feed, snapshots, observer, history]
     scraped: Scraped | None = None
     if settings.metrics.enabled:
         metrics = Metrics(registry, snapshot.refused)
@@ -303,7 +309,8 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     if spans is not None:
         spans.note = hub.tell
     logs = Logs(settings.log.level, settings.log.format, hub)
-    return _Sight(hub, feed, snapshot, snapshots, observer, registry, skew, scraped, spans, logs)
+    told = feed, snapshot, snapshots, observer, history
+    return _Sight(hub, *told, registry, skew, scraped, spans, logs)
 
 
 def _span_export(settings: Settings, clock: Clock) -> "SpanExport | None":
@@ -541,6 +548,22 @@ def _operations(proxy: Proxy, sight: _Sight) -> Operations:
         ),
         logs=sight.logs,
     )
+
+
+def _page(operations: Operations, sight: _Sight) -> list[BaseRoute]:
+    """The web page, and what it and `top` read."""
+    dashboard = Dashboard(
+        run=secrets.token_hex(4),
+        history=sight.history,
+        accounts=operations.accounts,
+        breakers=operations.breakers,
+        intake=operations.intake,
+        clock=operations.clock,
+        wall_clock=time.time,  # noqa: TID251 - shown to people, decides nothing
+        obstacle=operations.readiness.obstacle,
+        version=operations.version,
+    )
+    return [*page_router(read_files()).routes, *dashboard_router(dashboard).routes]
 
 
 def _running(services: Services) -> dict[str, object]:

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak mutants bench-breaker bench-journal bench-metrics bench-startup lock clean
+.PHONY: help run test e2e soak mutants bench-breaker bench-journal bench-metrics bench-startup pictures lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -65,6 +65,10 @@ bench-startup: $(READY)
 # One update of a metric, and all that is observed against nothing of it, in turns.
 bench-metrics: $(READY)
 	$(BIN)/python tests/bench/metrics.py
+
+# The pictures of docs/page.md, from a run of five minutes.
+pictures: $(READY)
+	$(BIN)/python -m tests.e2e.pictures
 
 # Five locks of one resolution: development, the image, the image with the sandbox or with traces, and what builds the wheel.
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet \

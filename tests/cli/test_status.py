@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from tinkex_proxy.cli import status
-from tinkex_proxy.config import Settings
 
 
 def test_it_shows_a_running_proxy_and_why_it_is_not_ready(run, proxy_url: str) -> None:
@@ -17,10 +16,20 @@ def test_it_shows_a_running_proxy_and_why_it_is_not_ready(run, proxy_url: str) -
     assert any(line.startswith("breaker 127.0.0.1-9-") and "state=" in line for line in rest)
 
 
+def test_it_judges_and_gives_the_figures_of_the_last_minute(run, proxy_url: str) -> None:
+    """An upstream that is not there is the upstream's doing; each sentence that matters is told."""
+    lines = run("status", "--url", proxy_url)[1].splitlines()
+    assert any(line.startswith("verdict: The upstream ") for line in lines)
+    assert any(line.startswith("  upstream: ") for line in lines)
+    figures = next(line for line in lines if line.startswith("last minute: "))
+    assert figures.startswith("last minute: calls 0.0/s, failed 0, in flight 0, P50 ")
+
+
 def test_the_same_as_json(run, proxy_url: str) -> None:
     _, out, _ = run("status", "--url", proxy_url, "--json")
     shown = json.loads(out)
-    assert set(shown) == {"ready", "reason", "version", "breakers", "lanes"}
+    wanted = {"ready", "reason", "version", "breakers", "lanes"}
+    assert set(shown) == {*wanted, "verdict", "last_minute", "in_flight"}
     assert shown["ready"] is False
     assert shown["lanes"] == []
 
@@ -35,19 +44,6 @@ def test_the_settings_say_where_it_is(run, proxy_url: str) -> None:
     port = proxy_url.rpartition(":")[2]
     assert run("status", "--health", "--port", port)[0] == 0
     assert run("status", "--health", "--port", port, "--host", "0.0.0.0")[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "url"),
-    [
-        ({}, "http://127.0.0.1:8465"),
-        ({"server.host": "::"}, "http://[::1]:8465"),
-        ({"server.host": "proxy", "server.port": "80"}, "http://proxy:80"),
-        ({"server.uds": "/run/p.sock"}, "http://localhost"),
-    ],
-)
-def test_urls_are_made_from_settings(options: dict[str, str], url: str) -> None:
-    assert status._url(Settings.load(options)) == url
 
 
 def test_a_unix_socket_is_called_by_its_path(run, start, tmp_path: Path) -> None:
@@ -78,3 +74,5 @@ def test_a_table_leaves_out_what_is_not_known() -> None:
     (line,) = status._table("breaker", rows, ("id", "state", "retry_after_s"))
     assert line == "breaker b: state=open"
     assert list(status._table("breaker", None, ("id",))) == []
+    assert list(status._verdict(None)) == []
+    assert status._figures(None, 0) == ""

@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from tinkex_proxy.cli import check, demo, options, sandbox, serve, status, version
+from tinkex_proxy.cli import check, demo, options, sandbox, serve, status, top, version
 from tinkex_proxy.cli.exits import BAD_CONFIGURATION, INTERRUPTED, CommandError
 from tinkex_proxy.config import ConfigError
 
 __all__ = ["main"]
 
-_COMMANDS: Final = (serve, demo, sandbox, check, status, version)
+_COMMANDS: Final = (serve, demo, sandbox, check, status, top, version)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ What was decided here:
 
 from tinkex_proxy.config.checks import find_contradictions, find_warnings
 from tinkex_proxy.config.faults import ConfigError
-from tinkex_proxy.config.load import Settings, environment_without_settings
+from tinkex_proxy.config.load import Settings, environment_without_settings, wants_colour
 from tinkex_proxy.config.show import masked, settings_table
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "find_warnings",
     "masked",
     "settings_table",
+    "wants_colour",
 ]

@@ -38,7 +38,7 @@ from tinkex_proxy.config.sections import (
     UpstreamSettings,
 )
 
-__all__ = ["STATE_VARIABLE", "Settings", "environment_without_settings"]
+__all__ = ["STATE_VARIABLE", "Settings", "environment_without_settings", "wants_colour"]
 
 FILE_VARIABLE: Final = "TINKEX_PROXY_CONFIG"
 STATE_VARIABLE: Final = "TINKEX_PROXY_STATE_DIR"
@@ -224,6 +224,11 @@ def _check_key(settings: Settings, origins: Mapping[tuple[str, str], str]) -> No
             f"upstream.api_key (from {origins['upstream', 'api_key']}) does not start with "
             f"{KEY_START!r}, as every key of {host} does"
         )
+
+
+def wants_colour() -> bool:
+    """Whether a terminal may have colours: not where `NO_COLOR` says anything (no-color.org)."""
+    return not os.environ.get("NO_COLOR")
 
 
 def environment_without_settings() -> dict[str, str]:

@@ -11,7 +11,8 @@ Requirement files name the whole set, and pip installs them with --no-deps: so n
 in unseen, and torch (through peft) stays out of SkyRL's. Torch itself must be a CPU build: where
 pip would find another one first, `PIP_FIND_LINKS` names a folder that has one.
 
-Prometheus and its promtool come from Debian's package, where the machine has none.
+Prometheus with its promtool, and a headless Chromium, come from Debian's packages, where the
+machine has none.
 
 Run as a program, it builds all and prints their interpreters.
 """
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# What a headless Chromium is called on a machine that has one.
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 COMPLETE = ".complete"
 
 
@@ -117,6 +120,17 @@ def _of_prometheus(program: str) -> Path:
     return folder / "usr" / "bin" / program
 
 
+def chromium() -> Path:
+    """Return a headless Chromium: the machine's own, or that of Debian's packages, unpacked."""
+    given = os.environ.get("TINKEX_E2E_CHROMIUM")
+    for name in [given] if given else CHROMIUMS:
+        if found := shutil.which(name):
+            return Path(found)
+    folder = cache() / "chromium"
+    once(folder, _unpack_chromium)
+    return folder / "chromium"
+
+
 def once(folder: Path, make: Callable[[Path], None]) -> None:
     """Let exactly one process fill a folder, and fill it again when a former one did not end."""
     with _locked(folder.with_name(folder.name + ".lock")):
@@ -182,11 +196,37 @@ def _install(environment: Environment, folder: Path) -> None:
 
 def _unpack_prometheus(folder: Path) -> None:
     folder.mkdir(parents=True)
-    remedy = "promtool (apt-get update first, or TINKEX_E2E_PROMTOOL and _PROMETHEUS=their paths)"
+    remedy = _remedy("promtool", "TINKEX_E2E_PROMTOOL and _PROMETHEUS")
+    _run(["apt-get", "download", "-q", "prometheus"], remedy, folder)
+    _unpack(folder, remedy)
+
+
+def _unpack_chromium(folder: Path) -> None:
+    """Put Chromium and what else it needs and the machine has not into a folder."""
+    (folder / "partial").mkdir(parents=True)
+    remedy = _remedy("Chromium", "TINKEX_E2E_CHROMIUM")
+    options = ["-qy", "--no-install-recommends", "--download-only"]
+    options += ["-o", f"Dir::Cache::archives={folder}", "-o", "Debug::NoLocking=true"]
+    packages = ["chromium-headless-shell", "fonts-dejavu-core"]
+    _run(["apt-get", "install", *options, *packages], remedy, folder)
+    _unpack(folder, remedy)
+    started = folder / "chromium"
+    libraries = ":".join(str(found) for found in folder.glob("usr/lib/*-linux-gnu"))
+    program = folder / "usr/lib/chromium/chromium-headless-shell"
+    paths = f"LD_LIBRARY_PATH='{libraries}' XDG_DATA_HOME='{folder}/usr/share'"
+    started.write_text(f"#!/bin/sh\n{paths} exec '{program}' \"$@\"\n")
+    started.chmod(0o755)
+
+
+def _remedy(what: str, variable: str) -> str:
+    remedy = f"{what} (apt-get update first, or {variable}=its path)"
     if not shutil.which("apt-get"):
         raise EnvironmentUnavailableError(f"no apt-get for {remedy}")
-    _run(["apt-get", "download", "-q", "prometheus"], remedy, folder)
-    for package in folder.glob("prometheus_*.deb"):
+    return remedy
+
+
+def _unpack(folder: Path, remedy: str) -> None:
+    for package in folder.glob("*.deb"):
         _run(["dpkg-deb", "-x", str(package), str(folder)], remedy)
         package.unlink()
 
@@ -225,3 +265,4 @@ if __name__ == "__main__":
         print(built, interpreter)
     print("tiny-qwen3", checkpoint())
     print("promtool", promtool())
+    print("chromium", chromium())

@@ -1,6 +1,8 @@
 """The terminal under curses, with a screen that notes what it is told."""
 
 import curses
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +39,7 @@ class Screen:
 def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curses, "curs_set", lambda _: 1)
     monkeypatch.setattr(curses, "has_colors", lambda: False)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
 
 
 @pytest.mark.usefixtures("_no_terminal")
@@ -47,6 +50,13 @@ def test_keys_have_names_whatever_a_terminal_sends_for_them() -> None:
     keys = [terminal.key(0.25) for _ in codes]
     assert keys == ["up", "enter", "enter", "escape", *["backspace"] * 2, "q", None, None, None]
     assert screen.waited == [250] * len(codes)
+
+
+@pytest.mark.usefixtures("_no_terminal")
+def test_a_terminal_that_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers come at once, and nobody is there who could press a key."""
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: False))
+    assert Terminal(Screen(-1), colour=False).key(0.25) == "q"
 
 
 @pytest.mark.usefixtures("_no_terminal")

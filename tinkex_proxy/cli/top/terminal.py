@@ -1,6 +1,7 @@
 """The terminal of `top`: draws lines, reads keys, follows its size."""
 
 import curses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -61,9 +62,14 @@ class Terminal:
         return columns, lines
 
     def key(self, wait_s: float) -> str | None:
-        """The next key by its name; None when none came, or the terminal has another size."""
+        """The next key by its name; None when none came, or the terminal has another size.
+
+        A terminal that is gone cannot say so any more, and asking it takes no time: that is `q`.
+        """
         self._screen.timeout(max(0, round(wait_s * 1000)))
         code = self._screen.getch()
+        if code == curses.ERR and not sys.stdin.isatty():
+            return "q"
         if code in _KEYS:
             return _KEYS[code]
         return chr(code) if 32 <= code < 127 else None

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const NAMES = ["system", "light", "dark"];
+  const darkWanted = matchMedia("(prefers-color-scheme: dark)");
   let kept = null;
   try {
     kept = localStorage.getItem("tinkex-theme");
@@ -11,8 +12,8 @@
   let chosen = NAMES.includes(kept) ? kept : "system";
 
   function apply() {
-    if (chosen === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = chosen;
+    const system = darkWanted.matches ? "dark" : "light";
+    document.documentElement.dataset.theme = chosen === "system" ? system : chosen;
   }
 
   window.theme = {
@@ -29,5 +30,6 @@
       apply();
     },
   };
+  darkWanted.addEventListener("change", apply);
   apply();
 })();

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tinkex_proxy.errors import BodyStalled, PayloadTooLarge
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = [
+    "CALLERS",
     "ASGIApp",
     "BodyLimits",
     "CallerLeft",
@@ -17,7 +18,9 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "StatusNoted",
     "headers_of",
+    "pairs_of",
     "read_body",
     "send_answer",
     "too_large",
@@ -29,16 +32,47 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# Where callers ask for what is their own business; all else is the operators'.
+CALLERS: Final = ("/v1/", "/api/v1/")
+
 
 class CallerLeft(Exception):  # noqa: N818 - an event, not an error
     """The caller hung up; there is nobody to answer."""
 
 
+def pairs_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+    """The request's headers as they came, names in lower case."""
+    raw = scope["headers"]
+    return raw if isinstance(raw, list | tuple) else ()
+
+
 def headers_of(scope: Scope) -> dict[str, str]:
     """The request's headers by lower-case name; of a repeated one, the last."""
-    raw = scope["headers"]
-    pairs: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs_of(scope)}
+
+
+class StatusNoted:
+    """A `send` that notes the status of the answer.
+
+    Args:
+        send: sends it.
+
+    Attributes:
+        status: of the answer; None before its head has come.
+    """
+
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
+        status = message["status"] if message["type"] == "http.response.start" else None
+        if isinstance(status, int):
+            self.status = status
+        await self._send(message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Final
 
-from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, send_answer
+from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send, pairs_of, send_answer
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import ForeignHost, ForeignOrigin, ProxyError
 
@@ -27,8 +27,6 @@ ACTION_HEADER: Final = "x-tinkex-action"
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 # Methods that change nothing.
 LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# What is asked for here is a caller's own business.
-_CALLS: Final = ("/v1/", "/api/v1/")
 
 
 class Guard:
@@ -97,14 +95,12 @@ class Guard:
 def _changes_for_all(scope: Scope) -> bool:
     """Whether a request is an operator's and does more than look."""
     path = str(scope["path"])
-    return scope.get("method") not in LOOKING and not path.startswith(_CALLS)
+    return scope.get("method") not in LOOKING and not path.startswith(CALLERS)
 
 
 def _values(scope: Scope, *wanted: bytes) -> tuple[list[str], ...]:
-    raw = scope["headers"]
-    pairs: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
     found: dict[bytes, list[str]] = {name: [] for name in wanted}
-    for name, value in pairs:
+    for name, value in pairs_of(scope):
         if name in found:
             found[name].append(value.decode("latin-1").strip().lower())
     return tuple(found[name] for name in wanted)

@@ -20,16 +20,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_fastapi_instrumentator import metrics
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 
-from tinkex_proxy.api.asgi import ASGIApp, Message, Receive, Scope, Send
-from tinkex_proxy.api.traced import trace_of
+from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send, StatusNoted
+from tinkex_proxy.api.traced import place_of
 from tinkex_proxy.runtime.metrics import HttpMetrics, class_of
-from tinkex_proxy.runtime.trace_context import context_of, recorded
+from tinkex_proxy.runtime.trace_context import recorded
 
 __all__ = ["METHODS", "SDK_CALLS", "OnRequest", "instrument"]
 
 # What routes here take; the parser lets some 45 methods through.
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "POST"})
-_CALLERS: Final = ("/v1/", "/api/v1/")
 _CATCH_ALL: Final = "/api/v1/{path:path}"
 _UNROUTED: Final = "none"
 # What the official SDKs call below that; everything else there is one series.
@@ -112,8 +111,8 @@ class _Counter:
             handler = str(path)
         method = method if method in METHODS else "other"
         told = "none" if status is None else class_of(status)
-        self._counted.count(handler, method, told, seconds, trace_id=_trace_of(scope))
-        if status is not None and handler.startswith(_CALLERS) and handler not in _WAITING:
+        self._counted.count(handler, method, told, seconds, trace_id=recorded(place_of(scope)))
+        if status is not None and handler.startswith(CALLERS) and handler not in _WAITING:
             self._on_request(status, seconds)
 
 
@@ -143,26 +142,18 @@ class _Measured:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or not str(scope["path"]).startswith(_CALLERS):
+        if scope["type"] != "http" or not str(scope["path"]).startswith(CALLERS):
             await self._others(scope, receive, send)
             return
-        began, status = time.perf_counter(), None
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began, noted = time.perf_counter(), StatusNoted(send)
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, noted)
         except Exception:
-            status = status or 500
+            noted.status = noted.status or 500
             raise
         finally:
             handler = self._templates.get(id(scope.get("endpoint")), _UNROUTED)
-            answered = status if isinstance(status, int) else None
-            self._counter.ended(scope, handler, answered, time.perf_counter() - began)
+            self._counter.ended(scope, handler, noted.status, time.perf_counter() - began)
 
     def _on_other(self, info: metrics.Info) -> None:
         """Told by the instrumentator; an endless answer is measured to its beginning."""
@@ -171,13 +162,6 @@ class _Measured:
         handler = info.modified_handler
         took = began if handler.endswith("/events") else info.modified_duration
         self._counter.ended(info.request.scope, handler, status, took)
-
-
-def _trace_of(scope: Scope) -> str | None:
-    """The trace of a request, if it is recorded: an exemplar of any other leads nowhere."""
-    raw = scope["headers"]
-    headers = raw if isinstance(raw, list | tuple) else ()
-    return recorded(trace_of(scope) or context_of(headers))
 
 
 def _failed() -> bool:

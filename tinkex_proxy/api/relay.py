@@ -14,6 +14,7 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
+    pairs_of,
     read_body,
     too_large,
 )
@@ -178,11 +179,7 @@ def _target(scope: Scope) -> str:
 
 
 def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[str, str]]:
-    raw = scope["headers"]
-    pairs = [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, value in (raw if isinstance(raw, list | tuple) else ())
-    ]
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs_of(scope)]
     dropped = {*_HOP_BY_HOP, *_named_in_connection(pairs)}
     if not keep_length:
         dropped.add("content-length")  # the client sets it from the body it is given

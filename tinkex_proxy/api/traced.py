@@ -4,15 +4,15 @@ In front of the routes that callers use; who watches the proxy (`/metrics`, `/he
 traced.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from tinkex_proxy.api.asgi import ASGIApp, Message, Receive, Scope, Send
+from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, StatusNoted, pairs_of
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import Hub, Served
-from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.trace_context import TraceContext, context_of
 from tinkex_proxy.runtime.tracer import Tracer
 
-__all__ = ["Traced", "trace_named", "trace_of"]
+__all__ = ["Traced", "place_of", "trace_named", "trace_of"]
 
 _KEY = "tinkex.trace"
 
@@ -21,6 +21,11 @@ def trace_of(scope: Scope) -> TraceContext | None:
     """The place of the request that is being answered, if it belongs to a trace."""
     found = scope.get(_KEY)
     return found if isinstance(found, TraceContext) else None
+
+
+def place_of(scope: Scope) -> TraceContext | None:
+    """The same, read from the headers where no traced route has read them."""
+    return trace_of(scope) if _KEY in scope else context_of(pairs_of(scope))
 
 
 def trace_named(scope: Scope) -> dict[str, str]:
@@ -61,23 +66,14 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        raw = scope["headers"]
-        headers: Iterable[tuple[bytes, bytes]] = raw if isinstance(raw, list | tuple) else ()
         begins = self._tracer.on and not self._waits(str(scope["path"]))
-        scope[_KEY] = trace = self._tracer.arrived(headers, begins=begins)
+        scope[_KEY] = trace = self._tracer.arrived(pairs_of(scope), begins=begins)
         if trace is None or not trace.sampled or not self._tracer.on:
             await self._app(scope, receive, send)
             return
-        began, status = self._clock.now(), None
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        began, noted = self._clock.now(), StatusNoted(send)
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, noted)
         finally:
             path = str(scope["path"])
             self._hub.tell(
@@ -85,7 +81,7 @@ class Traced:
                     str(scope["method"]),
                     self._named(path),
                     path,
-                    status if isinstance(status, int) else None,
+                    noted.status,
                     trace,
                     began,
                     self._clock.now(),

@@ -88,7 +88,7 @@ class Dashboard:
             "moves": [_move(moved) for moved in history.moves(since)],
             "lanes": lanes[:MAX_LANES],
             "lanes_left_out": max(0, len(lanes) - MAX_LANES),
-            "keys": self._keys(),
+            "keys": [account.snapshot() for account in self.accounts],
             "admission": self.intake.snapshot(),
             "slots": [_slot(slot) for slot in history.slots(since)],
             "losses": history.curves.told(since),
@@ -114,17 +114,6 @@ class Dashboard:
             if model.gone is None
         ]
         return sorted(shown, key=lambda lane: str(lane["model_id"]))
-
-    def _keys(self) -> list[dict[str, object]]:
-        return [
-            {
-                "key_id": account.key_id,
-                **account.upstream.pace.snapshot(),
-                **account.upstream.retries.snapshot(),
-                "queue_states": dict(account.tools.poller.states()),
-            }
-            for account in self.accounts
-        ]
 
     def _evidence(
         self, slot: Slot, window_s: float, breakers: Iterable[Mapping[str, object]]
@@ -196,46 +185,49 @@ def _judged(evidence: Evidence) -> dict[str, object]:
 
 def _totals(slot: Slot, took: Quantiles, window_s: float) -> dict[str, object]:
     """The figures of the last minute."""
-    failed = sum(number for code, number in slot.calls.items() if code not in {"ok", "withdrawn"})
     return {
         "window_s": window_s,
         "ok": slot.calls["ok"],
-        "failed": failed,
+        "failed": slot.failed,
         "datums": slot.datums,
         "p50_ms": took.p50,
         "p95_ms": took.p95,
         "p99_ms": took.p99,
         "batches": slot.batches.total(),
-        "batched_calls": sum(size * number for size, number in slot.batches.items()),
+        "batched_calls": slot.batched_calls,
         "sizes": sizes_of(slot.batches),
         "reasons": dict(slot.reasons.most_common()),
         "repeated": slot.repeated,
         "timed": slot.timed,
-        "spent": {part.value: round(s, 4) for part, s in slot.spent_s.items() if s >= _TELLABLE_S},
+        "spent": _spent(slot),
     }
 
 
 def _slot(slot: Slot) -> dict[str, object]:
     """One slot, in as few bytes as it can be said: what is nothing is not told."""
     took = slot.took_ms.quantiles()
-    failed = sum(number for code, number in slot.calls.items() if code not in {"ok", "withdrawn"})
     told: dict[str, object] = {
         "ok": slot.calls["ok"],
-        "failed": failed,
+        "failed": slot.failed,
         "answered": slot.answered,
         "unanswered": slot.faults + slot.silences,
         "throttled": slot.throttled,
         "repeated": slot.repeated,
         "batches": slot.batches.total(),
-        "batched": sum(size * number for size, number in slot.batches.items()),
+        "batched": slot.batched_calls,
         "datums": slot.datums,
         "p50": None if took.p50 is None else float(f"{took.p50:.4g}"),
         "p95": None if took.p95 is None else float(f"{took.p95:.4g}"),
         "p99": None if took.p99 is None else float(f"{took.p99:.4g}"),
         "timed": slot.timed,
-        "spent": {part.value: round(s, 4) for part, s in slot.spent_s.items() if s >= _TELLABLE_S},
+        "spent": _spent(slot),
     }
     return {"n": slot.number, **{name: value for name, value in told.items() if value}}
+
+
+def _spent(slot: Slot) -> dict[str, float]:
+    """Seconds by what they were spent on, as far as a chart shows them."""
+    return {part.value: round(s, 4) for part, s in slot.spent_s.items() if s >= _TELLABLE_S}
 
 
 def _move(moved: Moved) -> dict[str, object]:

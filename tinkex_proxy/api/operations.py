@@ -131,13 +131,7 @@ def _insight(router: APIRouter, ops: Operations) -> None:
             for model in account.models.values()
         ]
         keys = [
-            {
-                "key_id": account.key_id,
-                **account.upstream.pace.snapshot(),
-                **account.upstream.retries.snapshot(),
-                "queue_states": dict(account.tools.poller.states()),
-                **ops.intake.snapshot_of(account.key_id),
-            }
+            {**account.snapshot(), **ops.intake.snapshot_of(account.key_id)}
             for account in ops.accounts
         ]
         return JSONResponse({"lanes": shown, "keys": keys, "admission": ops.intake.snapshot()})

@@ -147,6 +147,15 @@ class Account:
         self.sweep()
         return model
 
+    def snapshot(self) -> dict[str, object]:
+        """What operators are shown of the key: its pace, repetitions, what the upstream holds."""
+        return {
+            "key_id": self.key_id,
+            **self.upstream.pace.snapshot(),
+            **self.upstream.retries.snapshot(),
+            "queue_states": dict(self.tools.poller.states()),
+        }
+
     def restore(self, owned: Owned) -> None:
         """Go on from where an earlier run left this key."""
         self.creations = dict(owned.creations)

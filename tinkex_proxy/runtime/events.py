@@ -6,7 +6,7 @@ listener that raises is reported once by the hub and can break nothing.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
@@ -16,6 +16,7 @@ from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.whose import Whose
 
 __all__ = [
+    "FINE",
     "BatchEnded",
     "BatchLeft",
     "BreakerDropped",
@@ -39,6 +40,10 @@ __all__ = [
     "Trained",
     "Transition",
 ]
+
+
+# Codes of calls that ended well, or that their callers took back: no failures.
+FINE: Final = frozenset({"ok", "withdrawn"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tinkex_proxy.core.timeline import Part
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.curves import Curves
 from tinkex_proxy.runtime.events import (
+    FINE,
     BatchLeft,
     BreakerDropped,
     CallEnded,
@@ -95,6 +96,16 @@ class Slot:
     batches: Counter[int] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     datums: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Calls that did not come to what was asked."""
+        return sum(number for code, number in self.calls.items() if code not in FINE)
+
+    @property
+    def batched_calls(self) -> int:
+        """Calls in the submits of lanes."""
+        return sum(size * number for size, number in self.batches.items())
 
     @property
     def waiting_s(self) -> float:
@@ -311,7 +322,7 @@ class History:
 
     def _now(self) -> Slot:
         """The present slot."""
-        number = int((self._clock.now() - self._began) / STEP_S)
+        number = self.number
         if self._present.number != number:
             self._present = Slot(number)
             self._slots.append(self._present)

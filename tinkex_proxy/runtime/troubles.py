@@ -7,6 +7,7 @@ from typing import Final
 
 from tinkex_proxy.core.outcome import Operation, Outcome
 from tinkex_proxy.runtime.events import (
+    FINE,
     CallEnded,
     CallTimed,
     Event,
@@ -93,7 +94,7 @@ def failed_unseen(timed: CallTimed) -> bool:
     long been answered.
     """
     of_lane = timed.operation.startswith("sdk_") and timed.operation not in _REQUESTS
-    return of_lane and timed.code not in {"ok", "withdrawn"}
+    return of_lane and timed.code not in FINE
 
 
 _Row = tuple[str, str, str]
@@ -102,7 +103,7 @@ _Row = tuple[str, str, str]
 def _row_of(event: Event) -> _Row | None:
     """Kind, what and said of what went wrong; None where nothing did."""
     match event:
-        case CallEnded() if event.code not in {"ok", "withdrawn"}:
+        case CallEnded() if event.code not in FINE:
             return "call", event.operation, event.code
         case CallTimed() if failed_unseen(event):
             return "call", event.operation, event.code

@@ -57,14 +57,14 @@ mutants: $(READY)
 # Not part of the checks: a shared machine's clock is no judge.
 bench-breaker: $(READY)
 	$(BIN)/python tests/bench/breaker.py
-	$(BIN)/python tests/bench/rejection.py
+	$(BIN)/python -m tests.bench.rejection
 
 bench-startup: $(READY)
 	$(BIN)/python tests/bench/startup.py
 
 # One update of a metric, and all that is observed against nothing of it, in turns.
 bench-metrics: $(READY)
-	$(BIN)/python tests/bench/metrics.py
+	$(BIN)/python -m tests.bench.metrics
 
 # The pictures of docs/page.md, from a run of five minutes.
 pictures: $(READY)

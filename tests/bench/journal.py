@@ -14,11 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -28,6 +24,8 @@ from pathlib import Path
 
 import psutil
 import pyqwest
+
+from tests.processes import Process, processes
 
 HEADERS = {"content-type": "application/json"}
 LENGTH = 16
@@ -54,14 +52,12 @@ class Side:
     """A proxy, with or without a journal.
 
     Args:
-        running: its process, and the URL where it listens.
+        running: its process.
         transport: takes the calls there.
     """
 
-    def __init__(
-        self, running: tuple[psutil.Process, str], transport: pyqwest.HTTPTransport
-    ) -> None:
-        self._process, self._url = running
+    def __init__(self, running: Process, transport: pyqwest.HTTPTransport) -> None:
+        self._process, self._url = psutil.Process(running.popen.pid), running.url
         self._client = pyqwest.Client(transport)
         self._numbers = itertools.count()
         self._name = uuid.uuid4().hex
@@ -112,36 +108,16 @@ class Side:
 
 
 @contextlib.contextmanager
-def process(*command: str, **environment: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A command of ours; gives it and the URL that it listens on."""
-    running = subprocess.Popen(
-        [sys.executable, "-m", "tinkex_proxy", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    try:
-        assert running.stdout is not None
-        url = re.search(r"listening on (http://\S+)", running.stdout.readline())
-        assert url is not None
-        yield psutil.Process(running.pid), url[1]
-    finally:
-        running.terminate()
-        running.communicate(timeout=60)
-
-
-@contextlib.contextmanager
 def both(folder: Path, sync: str, tick_ms: int = 1) -> Iterator[tuple[Side, Side]]:
     """One without and one with a journal, before one sandbox."""
     transport = pyqwest.HTTPTransport(pool_max_idle_per_host=1000)
     state = {"TINKEX_PROXY_STATE_DIR": str(folder)}
-    with process("sandbox", "--port", "0", "--tick-ms", str(tick_ms)) as (_, upstream):
+    with processes() as start:
+        upstream = start("sandbox", "--port", "0", "--tick-ms", str(tick_ms)).url
         serve = ("serve", "--port", "0", "--upstream.base-url", upstream, "--log.level", "error")
-        with (
-            process(*serve, "--journal.enabled", "false", **state) as without,
-            process(*serve, "--journal.sync", sync, **state) as kept,
-        ):
-            yield Side(without, transport), Side(kept, transport)
+        without = start(*serve, "--journal.enabled", "false", **state)
+        kept = start(*serve, "--journal.sync", sync, **state)
+        yield Side(without, transport), Side(kept, transport)
 
 
 def row(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:

@@ -13,12 +13,10 @@ nothing.
 import asyncio
 import itertools
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
@@ -27,6 +25,7 @@ import msgspec
 import psutil
 from prometheus_client import CollectorRegistry
 
+from tests.processes import Process, processes
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.runtime.clock import MonotonicClock
 from tinkex_proxy.runtime.events import BatchLeft, CallEnded, Exchange
@@ -90,24 +89,6 @@ def updates() -> bool:
     return max(medians) <= MOST_US
 
 
-@contextmanager
-def running(*command: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A command of ours; gives its URL and its process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tinkex_proxy", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().partition("listening on ")[2].split()[0]
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
 @dataclass
 class Side:
     """One of the two, and what was measured of it."""
@@ -117,6 +98,11 @@ class Side:
     process: psutil.Process
     per_s: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, running: Process) -> "Side":
+        """One that runs."""
+        return cls(name, running.url, psutil.Process(running.popen.pid))
 
 
 class Caller:
@@ -200,11 +186,13 @@ async def whole() -> bool:
     with (
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as other,
-        running("sandbox", "--port", "0") as (upstream, _),
-        running(*_serve(upstream, one)) as (url_on, on),
-        running(*_serve(upstream, other), *quiet) as (url_off, off),
+        processes() as start,
     ):
-        sides = [Side("on", url_on, on), Side("off", url_off, off)]
+        upstream = start("sandbox", "--port", "0").url
+        sides = [
+            Side.of("on", start(*_serve(upstream, one))),
+            Side.of("off", start(*_serve(upstream, other), *quiet)),
+        ]
         steps = []
         for side in sides:
             caller = await Caller.to(side.url)

@@ -9,30 +9,12 @@ import json
 import re
 import socket
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+
+from tests.processes import processes
 
 WARM, CALLS = 300, 3_000
 WANTED_MS = 1.0
-
-
-@contextmanager
-def started(*command: str) -> Iterator[str]:
-    """Run a command of ours; gives the URL that it says it listens on."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tinkex_proxy", *command], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = re.search(r"http://\S+", process.stdout.readline())
-        assert url is not None
-        yield url[0]
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 class Client:
@@ -104,10 +86,10 @@ def calls(client: Client, model_id: str) -> dict[str, bytes]:
 
 def main() -> None:
     """Print what refusals take, beside an answer that needs no breaker."""
-    with ExitStack() as stack:
-        upstream = stack.enter_context(started("sandbox", "--port", "0"))
+    with processes() as start:
+        upstream = start("sandbox", "--port", "0").url
         serve = ("serve", "--port", "0", "--log.level", "error", "--upstream.base-url", upstream)
-        client = Client(stack.enter_context(started(*serve)))
+        client = Client(start(*serve).url)
         status, raw = client.ask(
             client.request("POST", "/v1/models", {"base_model": "sandbox/tiny-1", "rank": 8})
         )

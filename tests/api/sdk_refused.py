@@ -4,6 +4,7 @@ Says on standard output when an act is over, and last, as JSON, the numbers of t
 """
 
 import json
+import os
 import sys
 
 import tinker
@@ -79,3 +80,5 @@ def main(url: str) -> None:
 
 
 main(sys.argv[1])
+sys.stdout.flush()
+os._exit(0)  # as sandbox/sdk_session.py does

@@ -4,6 +4,7 @@ A process, because the SDK keeps threads and connections for as long as its proc
 """
 
 import json
+import os
 import sys
 
 import tinker
@@ -40,3 +41,5 @@ def main(url: str, samples: int, given_up: int) -> None:
 
 
 main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+sys.stdout.flush()
+os._exit(0)  # as sandbox/sdk_session.py does

@@ -6,6 +6,7 @@ Prints one line of JSON: the model's id and every loss.
 """
 
 import json
+import os
 import random
 import sys
 
@@ -48,3 +49,5 @@ def main(base_url: str, steps: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(0)  # as sandbox/sdk_session.py does

@@ -10,6 +10,7 @@ first token of a prompt from `compute_logprobs`, and SkyRL gives none, proxy or 
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -70,3 +71,4 @@ def main(tokenizer: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
+    os._exit(0)  # as sandbox/sdk_session.py does

@@ -10,6 +10,7 @@ of `create_lora_training_client`.
 """
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -76,3 +77,4 @@ def main(callers: int) -> Json:
 if __name__ == "__main__":
     print(json.dumps(main(int(sys.argv[1]))))
     sys.stdout.flush()
+    os._exit(0)  # as sandbox/sdk_session.py does

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import os
 import sys
 import warnings
 from datetime import datetime
@@ -120,3 +121,4 @@ def main(style: str, plan: Plan) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore", FutureWarning)  # a newer SDK on what it will drop some day
     main(sys.argv[1], Plan(int(sys.argv[2]), tuple(sys.argv[3:])))
+    os._exit(0)  # as sandbox/sdk_session.py does

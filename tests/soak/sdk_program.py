@@ -5,6 +5,7 @@ A process, because the SDK keeps threads and connections for as long as its proc
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -43,3 +44,5 @@ def main(url: str, seed: int, most: int | None) -> None:
 
 
 main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
+sys.stdout.flush()
+os._exit(0)  # as sandbox/sdk_session.py does

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from tests.processes import ROOT, a_call, a_model, client_of, processes
 from tinkex_proxy.config import Settings
-from tinkex_proxy.runtime.sqlite_store import SqliteStore, journal_path
+from tinkex_proxy.runtime.sqlite_file import journal_path
+from tinkex_proxy.runtime.sqlite_store import SqliteStore
 from tinkex_proxy.runtime.store import Change, Kind, StoreBusy, StoreDamaged, StoreError
 from tinkex_proxy.server import open_store
 

@@ -34,7 +34,8 @@ from tinkex_proxy.config import Settings
 from tinkex_proxy.errors import BadConfiguration
 from tinkex_proxy.runtime.drain import Ending, Stage
 from tinkex_proxy.runtime.logs import configure_logs
-from tinkex_proxy.runtime.sqlite_store import SqliteStore, journal_path
+from tinkex_proxy.runtime.sqlite_file import journal_path
+from tinkex_proxy.runtime.sqlite_store import SqliteStore
 from tinkex_proxy.runtime.store import Store, StoreBusy, StoreDamaged, StoreError, StoreTooNew
 
 __all__ = ["open_store", "serve"]

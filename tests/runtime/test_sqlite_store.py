@@ -3,26 +3,22 @@
 import contextlib
 import os
 import signal
-import sqlite3
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.runtime.journals import A, altered, opened, records
 from tinkex_proxy.runtime import sqlite_store
-from tinkex_proxy.runtime.sqlite_store import SCHEMA, SqliteStore, journal_path
+from tinkex_proxy.runtime.sqlite_store import SqliteStore
 from tinkex_proxy.runtime.store import (
     Change,
     Kind,
-    StoreBusy,
     StoreDamaged,
     StoreError,
-    StoreTooNew,
 )
 
-A = Change(Kind.FACT, "a", b"1")
 # Room for some records of ROUND bytes, not for a hundred.
 SMALL, ROUND = 1 << 20, 50_000
 
@@ -30,25 +26,6 @@ SMALL, ROUND = 1 << 20, 50_000
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "journal.sqlite3"
-
-
-@contextlib.contextmanager
-def opened(path: Path, **options: object):
-    with contextlib.closing(SqliteStore(path, **options)) as store:
-        yield store
-
-
-def records(path: Path) -> list[tuple[Kind, str, bytes]]:
-    with opened(path) as store:
-        return sorted(store.load())
-
-
-def altered(path: Path, *statements: str) -> None:
-    """Change a journal behind our back."""
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        for statement in statements:
-            database.execute(statement)
-        database.commit()
 
 
 def filled(store: SqliteStore) -> int:
@@ -59,10 +36,6 @@ def filled(store: SqliteStore) -> int:
         except StoreError:
             return number
     raise AssertionError("there is no end to this disk")
-
-
-def files(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.parent.iterdir()}
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -122,6 +95,49 @@ def test_a_long_log_is_copied_into_the_file(path: Path) -> None:
         assert not store.overgrown
 
 
+def test_the_last_word_on_each_record_is_put_into_the_table(path: Path) -> None:
+    with opened(path) as store:
+        for value in (b"1", b"2"):
+            store.write([Change(Kind.CALL, name, value) for name in "abc"])
+        store.shrink()
+        store.write([Change(Kind.CALL, "b", None), Change(Kind.CALL, "d", b"4")])
+        store.write([Change(Kind.CALL, "a", None), Change(Kind.CALL, "a", b"3")])
+        left = [(Kind.CALL, "a", b"3"), (Kind.CALL, "c", b"2"), (Kind.CALL, "d", b"4")]
+        assert sorted(store.load()) == left
+        store.shrink()
+        count = "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM log)"
+        assert store._database.execute(count).fetchone() == (3, 0)
+        assert sorted(store.load()) == left
+    assert records(path) == left
+
+
+def test_many_changes_are_all_or_none_too(path: Path) -> None:
+    """More than one statement takes."""
+    many = [Change(Kind.CALL, str(number), b"x") for number in range(250)]
+    with opened(path) as store:
+        store.write(many)
+        with pytest.raises(StoreError, match="cannot write"):
+            store.write([Change(Kind.CALL, "new", b"x"), *many, Change(Kind.CALL, None, b"y")])
+    assert records(path) == sorted(many)
+
+
+def test_where_there_is_no_room_at_all_records_can_be_deleted(path: Path) -> None:
+    """Whether they are in the table or in the log: else it would be full for ever."""
+    with opened(path, max_bytes=SMALL) as store:
+        store.write([Change(Kind.CALL, "table", bytes(ROUND))])
+        store.shrink()
+        filled(store)
+        number = 0
+        with contextlib.suppress(StoreError):
+            for number in range(SMALL):
+                store.write([Change(Kind.LANE, str(number), b"1")])
+        store.write([Change(Kind.LANE, str(number - 1), None), Change(Kind.CALL, "table", None)])
+        store.write([Change(Kind.CALL, "0", None), Change(Kind.CALL, "1", b"2")])
+        found = {(kind, key): value for kind, key, value in store.load()}
+    assert not {(Kind.CALL, "table"), (Kind.CALL, "0"), (Kind.LANE, str(number - 1))} & {*found}
+    assert found[Kind.CALL, "1"] == b"2"
+
+
 def test_a_log_that_cannot_be_copied_stays_until_as_much_has_come_again(path: Path) -> None:
     with opened(path) as store:
         store.write([Change(Kind.BATCH, "b", bytes(sqlite_store.CHECKPOINT_BYTES))])
@@ -145,24 +161,6 @@ def test_a_log_that_cannot_be_flushed_is_told(path: Path, monkeypatch: pytest.Mo
         with pytest.raises(StoreError, match=r"cannot write the journal .*Input/output"):
             store.flush()
         assert store.unflushed
-
-
-def test_it_is_its_owners_alone(path: Path) -> None:
-    with opened(path) as store:
-        store.write([A])
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-        assert len(files(path)) == 2, "a file and its log"
-    assert modes == {0o600}
-
-
-def test_one_process_at_a_time(path: Path) -> None:
-    with opened(path) as store:
-        with pytest.raises(StoreBusy, match="another process uses the journal") as caught:
-            SqliteStore(path)
-        assert "TINKEX_PROXY_STATE_DIR" in str(caught.value)
-        store.write([A])
-    assert records(path) == [A]
 
 
 def test_letting_go_twice_changes_nothing(path: Path) -> None:
@@ -201,70 +199,6 @@ def test_deleted_records_leave_room_for_others(path: Path) -> None:
         assert list(store.load()) == []
 
 
-@pytest.mark.parametrize("content", [b"not a database", b"x" * 5000])
-def test_garbage_is_left_as_it_is_with_a_copy(path: Path, content: bytes) -> None:
-    path.parent.mkdir()
-    path.write_bytes(content)
-    for _ in range(2):  # the second finds the copy of the first
-        with pytest.raises(StoreDamaged, match="move it away to begin anew") as caught:
-            SqliteStore(path)
-        (copy,) = (name for name in files(path) if ".damaged-" in name)
-        assert str(path) in str(caught.value)
-        assert str(path.with_name(copy)) in str(caught.value)
-        assert files(path) == {path.name: content, copy: content}
-
-
-def test_a_copy_that_cannot_be_made_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"not a database")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sqlite_store.shutil, "copy2", full)
-    with pytest.raises(StoreDamaged, match=r"No copy could be made \(No space left on device\)"):
-        SqliteStore(path)
-
-
-def test_a_damaged_page_is_seen_when_it_is_opened(path: Path) -> None:
-    """Not when the record on it is wanted, long after."""
-    with opened(path) as store:
-        store.write([Change(Kind.CALL, str(number), bytes(500)) for number in range(100)])
-    content = bytearray(path.read_bytes())
-    content[8192:8292] = b"\xff" * 100
-    path.write_bytes(content)
-    with pytest.raises(StoreDamaged, match=r"is damaged \(Page 3"):
-        SqliteStore(path)
-    assert path.read_bytes() == content
-
-
-def test_another_programs_file_is_refused_and_stays_as_it_is(path: Path) -> None:
-    path.parent.mkdir()
-    altered(path, "CREATE TABLE theirs (x)")
-    before = files(path)
-    with pytest.raises(StoreDamaged, match="is not a journal of this program: name another file"):
-        SqliteStore(path)
-    assert files(path) == before
-
-
-def test_one_that_bears_another_programs_name_is_refused_though_it_is_empty(path: Path) -> None:
-    path.parent.mkdir()
-    altered(path, "PRAGMA application_id = 1", "CREATE TABLE t (x)", "DROP TABLE t")
-    with pytest.raises(StoreDamaged, match="not a journal of this program"):
-        SqliteStore(path)
-
-
-def test_one_of_a_newer_version_is_refused_and_stays_as_it_is(path: Path) -> None:
-    with opened(path) as store:
-        store.write([A])
-    altered(path, f"PRAGMA user_version = {SCHEMA + 1}")
-    before = files(path)
-    with pytest.raises(StoreTooNew, match=rf"newer version .*\(schema {SCHEMA + 1};") as caught:
-        SqliteStore(path)
-    assert str(path) in str(caught.value)
-    assert files(path) == before
-
-
 @pytest.mark.parametrize("row", ["99, 'odd', x'00'", "6, 'odd', 'a text'"])
 def test_a_record_that_is_none_of_ours_is_damage_and_is_named(path: Path, row: str) -> None:
     with opened(path):
@@ -291,23 +225,6 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot make the journal .*: Not a directory"):
         SqliteStore(tmp_path / "file" / "state" / "journal")
-
-
-def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
-    """Here, because there is a folder of that name."""
-    with pytest.raises(StoreError, match=r"cannot open the journal .*: unable to open") as caught:
-        SqliteStore(tmp_path)
-    assert type(caught.value) is StoreError
-
-
-def test_each_upstream_has_a_journal_of_its_own() -> None:
-    """Numbers and sessions of one mean nothing to another; the name tells nothing of a URL."""
-    one, other = (journal_path(Path("/s"), f"http://{host}", "localhost:1") for host in "ab")
-    assert one != other
-    assert one == journal_path(Path("/s"), "http://a", "localhost:1")
-    assert one != journal_path(Path("/s"), "http://a", "localhost:2")
-    assert "http" not in one.name
-    assert (one.parent, one.suffix) == (Path("/s"), ".sqlite3")
 
 
 WRITER = """

@@ -3,7 +3,7 @@
 A record is named by whose it is: its owner (the public name of an API key; never the key), its
 model, its number. Its bytes are msgpack arrays (a model's are JSON: its facts are its maker's, and
 may hold numbers that msgpack has not). A field that is added goes last and has a default, so that
-older records can be read; anything else is a new schema (`sqlite_store.SCHEMA`).
+older records can be read; anything else is a new schema (`sqlite_file.SCHEMA`).
 """
 
 from collections.abc import Iterable, Mapping

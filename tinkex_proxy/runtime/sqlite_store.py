@@ -1,61 +1,57 @@
 """A store in one SQLite file.
 
+What is written is appended to a table that has no index, the log: a tenth of the work that it takes
+to find and change records in their table, of which most live for the length of one call. Now and
+then the log is put into that table, the last word on each record alone, by statements that need no
+Python between their rows. Whoever reads takes both.
+
 SQLite's write-ahead log makes a write atomic and outlast the process from the moment it is there.
-To outlast the machine's power the log has to be flushed to the disk, which is what SQLite does at
-each commit with `synchronous = FULL`. Here it is a step of its own, for how long it takes is the
-disk's affair: a write is done in a fraction of a millisecond, where the thread that it would be
-handed to waits for Python's lock after each statement. So is copying a long log into the file,
+To outlast the machine's power it has to be flushed to the disk, which is what SQLite does at each
+commit with `synchronous = FULL`. Here it is a step of its own, for how long it takes is the disk's
+affair: a write is done in a fraction of a millisecond, where the thread that it would be handed to
+waits for Python's lock after each statement. So is copying what is written ahead into the file,
 which SQLite would do at the end of some write.
 
-The file is locked for as long as it is open: two proxies on one journal would each give out the
-other's sequence numbers. A process that is killed holds no lock.
-
-The file holds training data and results of the callers, so nobody but its owner may read it. A
-file that cannot be read, or that a newer version has written, is left as it is, with a copy of a
-damaged one beside it: to begin anew is for a person to decide.
+How the file is opened, and what is refused, is for `sqlite_file.py`.
 """
 
 import contextlib
-import hashlib
+import itertools
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tinkex_proxy.runtime.store import (
-    Change,
-    Kind,
-    StoreBusy,
-    StoreDamaged,
-    StoreError,
-    StoreTooNew,
-)
+from tinkex_proxy.runtime.sqlite_file import damage, opened
+from tinkex_proxy.runtime.store import Change, Kind, StoreDamaged, StoreError
 
-__all__ = ["SCHEMA", "SqliteStore", "journal_path"]
+__all__ = ["SqliteStore"]
 
-# Of the table and of the records in it. Grows when an older version could not read them.
-SCHEMA: Final = 1
-# "tkxp"; so that no other program's file is taken for a journal.
-APPLICATION_ID: Final = 0x746B7870
-# Bytes in the log, about, before it is copied into the file: they hold the largest requests.
+# Bytes in the log, about, before it is put into the table and the file: the largest requests go in.
 CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
-# What a change adds to the log beside its bytes: the page that it is on.
+# What a write adds beside the bytes of its changes: the page that is appended to.
 PAGE_BYTES: Final = 4096
-LOG_LIMIT_BYTES: Final = 64 * 1024 * 1024
+# What a change adds beside the bytes of its value: its name.
+CHANGE_BYTES: Final = 64
+# Changes of one statement: each takes three of the 32,766 variables that SQLite allows.
+STATEMENT_CHANGES: Final = 100
 
 _KINDS: Final = frozenset(Kind)
-_TABLE = (
-    "CREATE TABLE records "
-    "(kind INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key))"
-)
-# Not REPLACE, which takes the row and its place in the index out first.
+_APPEND = "INSERT INTO log (kind, key, value) VALUES (?, ?, ?)"
+_FORGET = "DELETE FROM log WHERE kind = ? AND key = ?"
 _PUT = (
     "INSERT INTO records (kind, key, value) VALUES (?, ?, ?) "
     "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value"
 )
 _DELETE = "DELETE FROM records WHERE kind = ? AND key = ?"
+# Of each record only its last word, and none of what it said before: this only makes room.
+_TIDY = (
+    "DELETE FROM log WHERE rowid NOT IN (SELECT max(rowid) FROM log GROUP BY kind, key)",
+    "DELETE FROM records WHERE (kind, key) IN (SELECT kind, key FROM log)",
+    "DELETE FROM log WHERE value IS NULL",
+)
+_FOLD = ("INSERT INTO records SELECT kind, key, value FROM log", "DELETE FROM log")
 
 
 class SqliteStore:
@@ -80,11 +76,13 @@ class SqliteStore:
             path.touch(mode=0o600)
         except OSError as error:
             raise StoreError(f"cannot make the journal {path}: {error.strerror}") from error
-        self._durable = durable
         self._log: int | None = None
         self._log_bytes = 0
         self._unsynced = False
-        self._database = self._open(max_bytes=max_bytes)
+        self._database = opened(path, max_bytes=max_bytes)
+        # Where the file system cannot have such a log, SQLite flushes by itself.
+        (mode,) = self._database.execute("PRAGMA journal_mode").fetchone()
+        self._durable = durable and mode == "wal"
 
     def load(self) -> Iterator[tuple[Kind, str, bytes]]:
         """Give every record.
@@ -92,13 +90,22 @@ class SqliteStore:
         Raises:
             StoreDamaged: they cannot be read.
         """
+        found: dict[tuple[Kind, str], bytes] = {}
         try:
-            for kind, key, value in self._database.execute("SELECT kind, key, value FROM records"):
-                if kind not in _KINDS or not isinstance(value, bytes):
-                    raise self.damaged(f"record {key}: there is no kind {kind} of such records")
-                yield Kind(kind), key, value
+            for table in ("records", "log ORDER BY rowid"):
+                for kind, key, value in self._database.execute(
+                    f"SELECT kind, key, value FROM {table}"  # noqa: S608 - one of the two above
+                ):
+                    if kind not in _KINDS or not isinstance(value, bytes | None):
+                        raise self.damaged(f"record {key}: there is no kind {kind} of such records")
+                    if value is None:
+                        found.pop((kind, key), None)
+                    else:
+                        found[Kind(kind), key] = value
         except sqlite3.DatabaseError as error:
             raise self.damaged(str(error)) from error
+        for (kind, key), value in found.items():
+            yield kind, key, value
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write all changes, in order, or none; they outlast this process.
@@ -106,24 +113,60 @@ class SqliteStore:
         Raises:
             StoreError: none was written.
         """
-        database = self._database
         try:
-            database.execute("BEGIN IMMEDIATE")
             try:
-                for kind, key, value in changes:
-                    if value is None:
-                        database.execute(_DELETE, (kind, key))
-                    else:
-                        database.execute(_PUT, (kind, key, value))
-                database.execute("COMMIT")
-            except sqlite3.Error:
-                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
-                    database.execute("ROLLBACK")
-                raise
+                self._append(changes)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                self._squeeze(changes)
         except sqlite3.Error as error:
             raise StoreError(f"cannot write the journal {self.path}: {error}") from error
         self._unsynced = self._durable
-        self._log_bytes += sum(PAGE_BYTES + len(value or b"") for _, _, value in changes)
+        self._log_bytes += PAGE_BYTES + sum(
+            CHANGE_BYTES + len(value or b"") for _, _, value in changes
+        )
+
+    def _append(self, changes: Sequence[Change]) -> None:
+        """Write at the end of the log; a single statement is a transaction by itself."""
+        if len(changes) <= STATEMENT_CHANGES:
+            self._append_some(changes)
+            return
+        with self._transaction():
+            for begin in range(0, len(changes), STATEMENT_CHANGES):
+                self._append_some(changes[begin : begin + STATEMENT_CHANGES])
+
+    def _append_some(self, changes: Sequence[Change]) -> None:
+        more = ", (?, ?, ?)" * (len(changes) - 1)
+        self._database.execute(_APPEND + more, [*itertools.chain.from_iterable(changes)])
+
+    def _squeeze(self, changes: Sequence[Change]) -> None:
+        """Write where there is no room: what is superseded goes, so that a deletion needs none."""
+        with self._transaction():
+            self._run(_TIDY)
+        with self._transaction():
+            for kind, key, value in changes:
+                self._database.execute(_FORGET, (kind, key))
+                if value is None:
+                    self._database.execute(_DELETE, (kind, key))
+                else:
+                    self._database.execute(_PUT, (kind, key, value))
+
+    def _run(self, statements: Iterable[str]) -> None:
+        for statement in statements:
+            self._database.execute(statement)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing of what is done within."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                self._database.execute("ROLLBACK")
+            raise
 
     @property
     def unflushed(self) -> bool:
@@ -149,17 +192,19 @@ class SqliteStore:
 
     @property
     def overgrown(self) -> bool:
-        """Whether the log is to be copied into the file."""
+        """Whether the log is to be put into the table, and the file."""
         return self._log_bytes > CHECKPOINT_BYTES
 
     def shrink(self) -> None:
-        """Copy the log into the file, so that it begins anew.
+        """Put the log into the table, and all of it into the file.
 
         Raises:
             StoreError: it stays as it is for now.
         """
         self._log_bytes = 0  # tried again when as much has come once more
         try:
+            with self._transaction():
+                self._run(_TIDY + _FOLD)
             self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             raise StoreError(f"cannot write the journal {self.path}: {error}") from error
@@ -173,69 +218,9 @@ class SqliteStore:
 
     def damaged(self, why: str) -> StoreDamaged:
         """The error for records that make no sense; lets go of the file, with a copy beside it."""
-        error = _damaged(self.path, why)
+        error = damage(self.path, why)
         self.close()
         return error
-
-    def _open(self, *, max_bytes: int | None) -> sqlite3.Connection:
-        try:
-            # Used by the event loop and by the journal's thread, never by both at once.
-            database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        except sqlite3.OperationalError as error:
-            raise _unopened(self.path, error) from error
-        try:
-            database.execute("PRAGMA busy_timeout = 0")
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            begun = self._check(database)  # changes nothing: it may be another program's
-            (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
-            # Where the file system cannot have such a log, SQLite flushes by itself.
-            self._durable = self._durable and mode == "wal"
-            level = "NORMAL" if mode == "wal" else "FULL"
-            database.execute(f"PRAGMA synchronous = {level}")
-            database.execute("PRAGMA wal_autocheckpoint = 0")
-            database.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
-            if max_bytes is not None:
-                (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
-                database.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
-            database.execute("BEGIN IMMEDIATE")  # also where there is nothing to do: can we write?
-            if not begun:
-                database.execute(_TABLE)
-                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                database.execute(f"PRAGMA user_version = {SCHEMA}")
-            database.execute("COMMIT")
-        except StoreError:
-            database.close()
-            raise
-        except sqlite3.OperationalError as error:
-            database.close()
-            raise _unopened(self.path, error) from error
-        except sqlite3.DatabaseError as error:
-            damaged = _damaged(self.path, str(error))
-            database.close()
-            raise damaged from error
-        return database
-
-    def _check(self, database: sqlite3.Connection) -> bool:
-        """See to it that this is a journal of ours, whole, of no newer version; or still empty.
-
-        Returns:
-            Whether it has been begun.
-        """
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (schema,) = database.execute("PRAGMA user_version").fetchone()
-        tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application != APPLICATION_ID and (application or tables):
-            raise StoreDamaged(f"{self.path} is not a journal of this program: name another file")
-        if schema > SCHEMA:
-            raise StoreTooNew(
-                f"the journal {self.path} was written by a newer version of this program (schema "
-                f"{schema}; this one knows {SCHEMA}): run that version, or move the file away and "
-                "begin anew, without the models and answers that it holds"
-            )
-        (state,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        if state != "ok":
-            raise _damaged(self.path, state.splitlines()[-1])
-        return bool(application == APPLICATION_ID)
 
 
 # Not the times of the file, where the platform can tell them apart.
@@ -248,43 +233,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def journal_path(state_dir: Path, upstream: str, listener: str) -> Path:
-    """The file of one proxy's journal: one upstream's numbers mean nothing to another.
-
-    Two proxies before one upstream have different listeners, and so each a journal of its own.
-    """
-    digest = hashlib.blake2b(f"{upstream} {listener}".encode(), digest_size=6).hexdigest()
-    return state_dir / f"journal-{digest}.sqlite3"
-
-
-def _unopened(path: Path, error: sqlite3.OperationalError) -> StoreError:
-    if error.sqlite_errorcode in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return StoreBusy(
-            f"another process uses the journal {path}: stop it, or give this proxy a folder of its "
-            "own (TINKEX_PROXY_STATE_DIR, or journal.state_dir)"
-        )
-    return StoreError(f"cannot open the journal {path}: {error}")
-
-
-def _damaged(path: Path, why: str) -> StoreDamaged:
-    """The error that says where the copy is: of the file and its log, equal ones made once.
-
-    To be made while the file is open: closing it may write the log into it.
-    """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "blake2b").hexdigest()[:12]
-        copy = path.with_name(f"{path.name}.damaged-{digest}")
-        for ending in ("", "-wal"):
-            one, other = Path(f"{path}{ending}"), Path(f"{copy}{ending}")
-            if one.exists() and one.stat().st_size and not other.exists():
-                shutil.copy2(one, other)
-        copied = f" A copy is {copy}."
-    except OSError as error:
-        copied = f" No copy could be made ({error.strerror})."
-    return StoreDamaged(
-        f"the journal {path} is damaged ({why}): move it away to begin anew, without the models "
-        f"and answers that it holds.{copied}"
-    )

@@ -4,6 +4,11 @@ import asyncio
 import logging
 
 import pytest
+from starlette.testclient import TestClient
+from threadpoolctl import threadpool_info
+
+from tinkex_proxy.sandbox.app import create_app
+from tinkex_proxy.sandbox.options import Options
 
 
 async def test_it_says_when_it_starts_that_it_is_a_sandbox(start, caplog) -> None:
@@ -50,3 +55,16 @@ async def test_chunks_of_a_call_may_come_first_one_last(sandbox, training) -> No
     assert [poll.status_code for poll in polls] == [200] * 4
     seen = await sandbox.inspect(model_id)
     assert (seen["steps"], seen["datums_since_step"], seen["next_seq"]) == (1, 0, 5)
+
+
+def test_its_arithmetic_shares_no_step_among_processors() -> None:
+    """While it serves; whoever else calculates in this process has what it had."""
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    app = create_app(Options())
+    before = threads()
+    with TestClient(app):
+        assert set(threads()) == {1}
+    assert threads() == before

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from threadpoolctl import threadpool_limits
 
 from tinkex_proxy.sandbox.faults_face import FaultsFace
 from tinkex_proxy.sandbox.gate import Gate
@@ -40,7 +41,10 @@ def create_app(options: Options, *, now: Callable[[], float] = time.monotonic) -
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         LOG.warning("This is a sandbox: toy models (%s), not a service", ", ".join(options.models))
-        yield
+        # The models are far too small to share among processors: threads that spin for each other's
+        # part make a step ten times slower where the proxy and its callers want them too.
+        with threadpool_limits(1, "blas"):
+            yield
         await service.engine.close()
 
     faces = (

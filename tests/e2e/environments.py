@@ -68,6 +68,9 @@ SDK_024 = Environment("sdk-0.24.1", "3.11")
 SDK_025 = Environment("sdk-0.25.0", "3.11")
 SDK_038 = Environment("cookbook-0.6.1", "3.11")  # and tinker-cookbook, which wants no older SDK
 ALL = (SKYRL_040, SKYRL_030, SDK_024, SDK_025, SDK_038)
+# What `make bench` compares with; no test needs these.
+LITELLM = Environment("litellm-1.108.7", "3.11")
+GRANIAN = Environment("granian-2.8.7", "3.11")
 
 
 def cache() -> Path:
@@ -129,6 +132,23 @@ def chromium() -> Path:
     folder = cache() / "chromium"
     once(folder, _unpack_chromium)
     return folder / "chromium"
+
+
+def of_debian(program: str, package: str) -> Path:
+    """Return a program: the machine's own, or that of a package of Debian, unpacked.
+
+    Args:
+        program: its path below `/`.
+        package: whose it is.
+    """
+    name = Path(program).name
+    variable = f"TINKEX_E2E_{name.upper()}"
+    given = os.environ.get(variable) or shutil.which(name) or shutil.which(f"/{program}")
+    if given:
+        return Path(given)
+    folder = cache() / name
+    once(folder, lambda target: _unpack_program(target, program, [package], variable))
+    return folder / name
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> None:
@@ -202,19 +222,26 @@ def _unpack_prometheus(folder: Path) -> None:
 
 
 def _unpack_chromium(folder: Path) -> None:
-    """Put Chromium and what else it needs and the machine has not into a folder."""
+    program = "usr/lib/chromium/chromium-headless-shell"
+    packages = ["chromium-headless-shell", "fonts-dejavu-core"]
+    _unpack_program(folder, program, packages, "TINKEX_E2E_CHROMIUM", name="chromium")
+
+
+def _unpack_program(
+    folder: Path, program: str, packages: list[str], variable: str, name: str | None = None
+) -> None:
+    """Put a program, what else it needs and the machine has not, and what starts it in a folder."""
     (folder / "partial").mkdir(parents=True)
-    remedy = _remedy("Chromium", "TINKEX_E2E_CHROMIUM")
+    name = name or Path(program).name
+    remedy = _remedy(name, variable)
     options = ["-qy", "--no-install-recommends", "--download-only"]
     options += ["-o", f"Dir::Cache::archives={folder}", "-o", "Debug::NoLocking=true"]
-    packages = ["chromium-headless-shell", "fonts-dejavu-core"]
     _run(["apt-get", "install", *options, *packages], remedy, folder)
     _unpack(folder, remedy)
-    started = folder / "chromium"
+    started = folder / name
     libraries = ":".join(str(found) for found in folder.glob("usr/lib/*-linux-gnu"))
-    program = folder / "usr/lib/chromium/chromium-headless-shell"
     paths = f"LD_LIBRARY_PATH='{libraries}' XDG_DATA_HOME='{folder}/usr/share'"
-    started.write_text(f"#!/bin/sh\n{paths} exec '{program}' \"$@\"\n")
+    started.write_text(f"#!/bin/sh\n{paths} exec '{folder}/{program}' \"$@\"\n")
     started.chmod(0o755)
 
 

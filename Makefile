@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak mutants bench-breaker bench-journal bench-metrics bench-startup pictures lock clean
+.PHONY: help run test e2e soak mutants bench bench-breaker bench-journal bench-metrics bench-startup pictures lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -13,6 +13,7 @@ help:
 	@echo "make e2e      the same calls against SkyRL's Tinker server"
 	@echo "make soak     train through random faults (SECONDS=600, SEED=1, KILLS=1: and kill -9, WRITE=1: note the figures)"
 	@echo "make mutants  change the breaker and the batcher line by line: do tests fail? (ANEW=1: all again)"
+	@echo "make bench    compare with nginx, HAProxy, LiteLLM and others, 25 minutes (ROUNDS=5, SECONDS=3, WRITE=1: note the figures)"
 	@echo "make lock     resolve the dependencies again (UPGRADE=1: to their newest versions)"
 
 # The environment is exactly what was tested: versions and hashes from the lock file, this project on top.
@@ -46,6 +47,12 @@ soak: SECONDS ?= 600
 soak: SEED ?= 1
 soak: $(READY)
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) --seed $(SEED) $(if $(KILLS),--kills) $(if $(WRITE),--write)
+
+# On a machine that does nothing else, if the figures are to be written down.
+bench: ROUNDS ?= 5
+bench: SECONDS ?= 3
+bench: $(READY)
+	$(BIN)/python -m tests.bench.compare --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(WRITE),--write)
 
 bench-journal: $(READY)
 	$(BIN)/python -m tests.bench.journal

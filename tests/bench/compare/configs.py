@@ -42,6 +42,7 @@ _PROXY = """
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_request_buffering off;
+            client_body_buffer_size {buffer};
         }}
     }}
 """
@@ -73,9 +74,10 @@ backend sink
 """
 
 
-def nginx_proxy(folder: Path, port: int, upstream: str) -> list[str]:
+def nginx_proxy(folder: Path, port: int, upstream: str, buffer: str) -> list[str]:
     """Write nginx' configuration as a proxy; gives its options."""
-    return _nginx(folder, _PROXY.format(port=port, upstream=_address(upstream)))
+    rest = _PROXY.format(port=port, upstream=_address(upstream), buffer=buffer)
+    return _nginx(folder, rest)
 
 
 def nginx_sink(folder: Path, port: int) -> list[str]:

@@ -43,8 +43,13 @@ class Contestant:
         return LARGE if large else self.small
 
 
-def _nginx(folder: Path, port: int, sink: str) -> list[str]:
-    return [str(of_debian(*NGINX)), *configs.nginx_proxy(folder, port, sink)]
+def _nginx(folder: Path, port: int, sink: str, buffer: str = "16k") -> list[str]:
+    return [str(of_debian(*NGINX)), *configs.nginx_proxy(folder, port, sink, buffer)]
+
+
+def _nginx_large(folder: Path, port: int, sink: str) -> list[str]:
+    """With what makes it twice as fast with large bodies, and is not what it comes with."""
+    return _nginx(folder, port, sink, "256k")
 
 
 def _haproxy(folder: Path, port: int, sink: str) -> list[str]:
@@ -90,7 +95,7 @@ def _granian(app: str) -> Command:
 OURS, NGINX_NAME, NAIVE, LITELLM_NAME = "ours", "nginx", "FastAPI + httpx", "LiteLLM"
 DIRECT, OUR_SAMPLE, OUR_TRAINING = "direct", "ours /v1/sample", "ours /v1/forward_backward"
 FLOOR, FLOOR_PROXY = "uvicorn echo", "uvicorn + pyqwest"
-DIRECT_PLAIN = "direct plain"
+DIRECT_PLAIN, NGINX_LARGE = "direct plain", "nginx 256k buffers"
 
 # A developer's machine only: it would refuse to start without a key.
 _NO_KEY = (("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true"),)
@@ -98,6 +103,7 @@ _NO_KEY = (("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true"),)
 CONTESTANTS = (
     Contestant(DIRECT, None),
     Contestant(NGINX_NAME, _nginx),
+    Contestant(NGINX_LARGE, _nginx_large),
     Contestant("HAProxy", _haproxy),
     Contestant(OURS, _transparent),
     Contestant(OUR_SAMPLE, _ours, SAMPLE, plain=True),

@@ -20,6 +20,8 @@ from tests.e2e.processes import Server, running
 
 # LiteLLM on a busy machine takes half a minute.
 READY_S = 120.0
+# At rest is who takes less than a tenth of a processor, and who does not rest in time is left.
+GLANCE_S, AT_REST, SETTLED_S = 0.2, 0.1, 30.0
 _PEAK, _RESIDENT = re.compile(r"VmHWM:\s+(\d+) kB"), re.compile(r"VmRSS:\s+(\d+) kB")
 
 
@@ -156,6 +158,18 @@ def ready(up: Up) -> None:
                 if time.monotonic() > deadline or not psutil.pid_exists(up.tree.pid):
                     raise RuntimeError(f"{up.contestant.name} does not answer POST {call.path}")
                 time.sleep(0.1)
+
+
+def settle(tree: Tree) -> None:
+    """Wait until processes rest: what the last turn left them to do is not to be the next one's."""
+    ends = time.monotonic() + SETTLED_S
+    before = tree.cpu_s()
+    while time.monotonic() < ends:
+        time.sleep(GLANCE_S)
+        now = tree.cpu_s()
+        if now - before < GLANCE_S * AT_REST:
+            return
+        before = now
 
 
 def _answered(client: httpx.Client, call: Call) -> bool:

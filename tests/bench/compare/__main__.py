@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.bench.compare import running
 from tests.bench.compare.figures import Figures
@@ -11,7 +12,8 @@ from tests.bench.compare.held import held
 from tests.bench.compare.machine import machine, versions
 from tests.bench.compare.page import load_table, section, target_rows
 from tests.bench.compare.pictures import draw
-from tests.bench.compare.rounds import ALL, BY_LOAD, LOADS, Plan, measure
+from tests.bench.compare.rounds import ALL, BY_LOAD, Plan, measure
+from tests.bench.compare.runs import LAST, Run, keep, kept
 from tests.bench.compare.targets import judged
 from tests.bench.report import IMAGES, PAGE, write_section
 
@@ -26,6 +28,19 @@ def names(known: Sequence[str], given: str | None) -> list[str]:
     return asked
 
 
+def measured(chosen: argparse.Namespace) -> Run:
+    """Measure what was asked for."""
+    running.more_files()
+    loads = names(list(BY_LOAD), chosen.loads)
+    where, which = machine(), versions()
+    waiting = held() if chosen.only is None else []
+    plan = Plan(
+        [BY_LOAD[name] for name in loads], names(ALL, chosen.only), chosen.rounds, chosen.seconds
+    )
+    seen = measure(plan, lambda line: print(line, flush=True))
+    return Run(where, which, loads, plan.rounds, plan.seconds, waiting, seen)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.compare", description=__doc__)
@@ -34,25 +49,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", metavar="NAMES", help=f"of {', '.join(ALL)} [all]")
     parser.add_argument("--loads", metavar="NAMES", help=f"of {', '.join(BY_LOAD)} [all]")
     parser.add_argument("--write", action="store_true", help=f"put all into docs/{PAGE.name}")
+    parser.add_argument("--again", type=Path, metavar="FILE", help=f"tell a run anew; {LAST}")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
-    running.more_files()
-    loads = [BY_LOAD[name] for name in names([load.name for load in LOADS], chosen.loads)]
-    plan = Plan(loads, names(ALL, chosen.only), chosen.rounds, chosen.seconds)
-    where = machine()
-    seen = measure(plan, lambda line: print(line, flush=True))
-    figures, waiting = Figures(seen), held() if chosen.only is None else []
-    targets = judged(figures, waiting)
-    print(target_rows(targets))
-    for load in loads:
-        print(f"\n{load.name}\n{load_table(figures, load.name)}")
-    if chosen.write:
-        shown = [load.name for load in loads]
-        pictures = draw(figures, shown, IMAGES)
-        told = {"machine": where, "versions": versions(), "pictures": pictures}
-        told |= {"rounds": plan.rounds, "seconds": plan.seconds}
-        write_section("compare", section(figures, shown, targets, **told))
+    if chosen.again is not None:
+        run = kept(chosen.again)
+    else:
+        keep(run := measured(chosen), LAST)
+    tell(run, write=chosen.write)
     return 0
+
+
+def tell(run: Run, *, write: bool) -> None:
+    """Print a run's tables, and put them and its pictures into the docs if asked to."""
+    figures = Figures(run.seen)
+    targets = judged(figures, run.held)
+    print(target_rows(targets))
+    for load in run.loads:
+        print(f"\n{load}\n{load_table(figures, load)}")
+    if write:
+        pictures = draw(figures, run.loads, IMAGES)
+        write_section("compare", section(run, figures, targets, pictures))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from tests.bench.compare.contestants import OURS
 from tests.bench.compare.figures import Figures, Place
+from tests.bench.compare.runs import Run
 from tests.bench.compare.targets import Judged
 
 _HEAD = """Machine: {machine}.
 
 Versions: {versions}.
 
-{rounds} rounds, turns of {seconds} s (of 5 s at least with 2,000 callers).
+{rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 5 s).
 
 | what | target | measured | |
 |---|---|---|---|
@@ -39,31 +40,39 @@ def load_table(figures: Figures, load: str) -> str:
 
 def _row(figures: Figures, place: Place) -> str:
     ours = Place(place.load, OURS)
+    rate = figures.spread(place, "rate")
     beside = figures.ratio(place, ours, "rate").said(2) if figures.has(ours) else ""
+    of_each = (("p50_ms", 3), ("p99_ms", 3), ("cpu_us", 0))
     cells = [
         f"**{place.name}**" if place.name.startswith(OURS) else place.name,
-        figures.spread(place, "rate").said(0),
+        rate.said(0),
         beside,
-        figures.spread(place, "p50_ms").said(3),
-        figures.spread(place, "p99_ms").said(3),
-        figures.spread(place, "cpu_us").said(0),
+        # In some round it may not have answered a single call.
+        *(
+            figures.spread(place, name).said(digits) if rate.low else "-"
+            for name, digits in of_each
+        ),
         f"{figures.peak_mib(place):.0f}",
         str(figures.errors(place)),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def section(
-    figures: Figures, loads: Sequence[str], targets: Sequence[Judged], **said: object
-) -> str:
+def section(run: Run, figures: Figures, targets: Sequence[Judged], pictures: str) -> str:
     """All of it.
 
     Args:
+        run: what was done.
         figures: what was measured.
-        loads: their names.
         targets: what was aimed at.
-        said: `machine`, `versions`, `rounds`, `seconds`, and `pictures`, in Markdown.
+        pictures: what shows them.
     """
-    parts = [_HEAD.format(targets=target_rows(targets), **said), str(said["pictures"])]
-    parts += [f"#### {load}\n\n{load_table(figures, load)}" for load in loads]
-    return "\n\n".join(part.strip() for part in parts)
+    head = _HEAD.format(
+        machine=run.machine,
+        versions=run.versions,
+        rounds=run.rounds,
+        seconds=run.seconds,
+        targets=target_rows(targets),
+    )
+    tables = [f"#### {load}\n\n{load_table(figures, load)}" for load in run.loads]
+    return "\n\n".join(part.strip() for part in [head, pictures, *tables])

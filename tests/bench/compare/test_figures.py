@@ -56,3 +56,9 @@ def test_a_table_lists_the_fastest_first_and_counts_errors():
     assert rows[2].startswith("| nginx | 220 (200 to 240) | 2.00 |")
     assert rows[3].startswith("| **ours** | 110 (100 to 120) | 1.00 |")
     assert rows[3].endswith("| 50 | 3 |")
+
+
+def test_a_table_tells_no_times_of_calls_that_were_never_answered():
+    made = seen(ours=[100, 100], naive=[0, 10])
+    rows = load_table(Figures(made), "c=16").splitlines()
+    assert rows[3] == f"| {NAIVE} | 5 (0 to 10) | 0.05 (0.00 to 0.10) | - | - | - | 50 | 0 |"

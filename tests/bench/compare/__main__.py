@@ -52,10 +52,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--again", type=Path, metavar="FILE", help=f"tell a run anew; {LAST}")
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended
-    if chosen.again is not None:
-        run = kept(chosen.again)
-    else:
-        keep(run := measured(chosen), LAST)
+    try:
+        run = measured(chosen) if chosen.again is None else kept(chosen.again)
+    except KeyboardInterrupt:
+        return 130
+    if chosen.again is None:
+        keep(run, LAST)
     tell(run, write=chosen.write)
     return 0
 

@@ -39,7 +39,7 @@ def _bars(figures: Figures, load: str) -> Figure:
     below = [spreads[name].median - spreads[name].low for name in names]
     above = [spreads[name].high - spreads[name].median for name in names]
     picture = Figure(figsize=(7.5, 0.6 + 0.27 * len(names)), layout="constrained")
-    axes = picture.add_subplot(xscale="log", title=f"Requests a second, {load}")
+    axes = picture.add_subplot(xscale="log", title=f"Requests a second, {load} (logarithmic)")
     colours = [_OURS if name.startswith(OURS) else _OTHERS for name in names]
     axes.barh(names, values, color=colours, xerr=[below, above], error_kw={"linewidth": 0.8})
     axes.spines[["top", "right"]].set_visible(False)
@@ -52,12 +52,14 @@ def _lines(figures: Figures, loads: Sequence[str]) -> Figure:
     axes = picture.add_subplot(
         xscale="log", yscale="log", xlabel="callers", title="Requests a second by number of callers"
     )
-    for name in dict.fromkeys(name for load in loads for name in figures.names(load)):
+    everybody = list(dict.fromkeys(name for load in loads for name in figures.names(load)))
+    for number, name in enumerate(everybody):
         there = [load for load in loads if figures.has(Place(load, name))]
         callers = [BY_LOAD[load].connections for load in there]
         rates = [figures.spread(Place(load, name), "rate").median for load in there]
         ours = name.startswith(OURS)
-        axes.plot(callers, rates, marker="o", label=name, linewidth=2.5 if ours else 1)
+        style = {"marker": "o", "markersize": 4, "linewidth": 2.5 if ours else 1}
+        axes.plot(callers, rates, color=mpl.colormaps["tab20"](number), label=name, **style)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return picture

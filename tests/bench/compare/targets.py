@@ -54,38 +54,38 @@ class _Ratio:
 
 
 _RATIOS = (
-    _Ratio("requests/s, c=16, by nginx'", Place(FEW, OURS), Place(FEW, NGINX_NAME), "rate", 0.3),
+    _Ratio("requests/s, c=16: ours / nginx", Place(FEW, OURS), Place(FEW, NGINX_NAME), "rate", 0.3),
     _Ratio(
-        "requests/s, c=16, by FastAPI + httpx'", Place(FEW, OURS), Place(FEW, NAIVE), "rate", 20
+        "requests/s, c=16: ours / FastAPI + httpx", Place(FEW, OURS), Place(FEW, NAIVE), "rate", 20
     ),
-    _Ratio("requests/s, c=16, by LiteLLM's", Place(FEW, OURS), Place(FEW, LITELLM_NAME), "rate",
+    _Ratio("requests/s, c=16: ours / LiteLLM", Place(FEW, OURS), Place(FEW, LITELLM_NAME), "rate",
         60,
     ),
     _Ratio(
-        "p50, c=1, by nginx'", Place(ONE, OURS), Place(ONE, NGINX_NAME), "p50_ms", 6, least=False
+        "p50, c=1: ours / nginx", Place(ONE, OURS), Place(ONE, NGINX_NAME), "p50_ms", 6, least=False
     ),
     _Ratio(
-        "p50, c=1, by FastAPI + httpx'", Place(ONE, OURS), Place(ONE, NAIVE), "p50_ms", 0.2,
+        "p50, c=1: ours / FastAPI + httpx", Place(ONE, OURS), Place(ONE, NAIVE), "p50_ms", 0.2,
         least=False,
     ),
     _Ratio(
-        "p99 by p50, c=1", Place(ONE, OURS), Place(ONE, OURS), "p99_ms", 3, least=False,
+        "ours, c=1: p99 / p50", Place(ONE, OURS), Place(ONE, OURS), "p99_ms", 3, least=False,
         under_figure="p50_ms",
     ),
-    _Ratio("requests/s, c=2000 by c=16", Place(MANY, OURS), Place(FEW, OURS), "rate", 0.8),
+    _Ratio("requests/s, ours: c=2000 / c=16", Place(MANY, OURS), Place(FEW, OURS), "rate", 0.8),
     _Ratio(
-        "requests/s, c=16, `/v1/sample` by transparent", Place(FEW, OUR_SAMPLE), Place(FEW, OURS),
+        "requests/s, c=16: `/v1/sample` / transparent", Place(FEW, OUR_SAMPLE), Place(FEW, OURS),
         "rate", 0.5,
     ),
     _Ratio(
-        "requests/s, c=16, `/v1/forward_backward` by transparent", Place(FEW, OUR_TRAINING),
+        "requests/s, c=16: `/v1/forward_backward` / transparent", Place(FEW, OUR_TRAINING),
         Place(FEW, OURS), "rate", 0.5,
     ),
     _Ratio(
-        "requests/s, 5 MB, by nginx'", Place(LARGE, OURS), Place(LARGE, NGINX_NAME), "rate", 0.85
+        "requests/s, 5 MB: ours / nginx", Place(LARGE, OURS), Place(LARGE, NGINX_NAME), "rate", 0.85
     ),
     _Ratio(
-        "requests/s, 5 MB, by nginx' with buffers of 256 KiB", Place(LARGE, OURS),
+        "requests/s, 5 MB: ours / nginx with buffers of 256 KiB", Place(LARGE, OURS),
         Place(LARGE, NGINX_LARGE), "rate", 0.85,
     ),
 )  # fmt: skip

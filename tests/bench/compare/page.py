@@ -13,8 +13,8 @@ Versions: {versions}.
 
 {rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 5 s).
 
-| what | target | measured | |
-|---|---|---|---|
+| what | target | measured | | an empty proxy (uvicorn + pyqwest) |
+|---|---|---|---|---|
 {targets}
 """
 _COLUMNS = (
@@ -26,9 +26,13 @@ _COLUMNS = (
 def target_rows(targets: Sequence[Judged]) -> str:
     """The rows of the table of targets."""
     return "\n".join(
-        f"| {one.what} | {one.wanted} | {one.measured} | {'met' if one.met else '**not met**'} |"
+        f"| {one.what} | {one.wanted} | {one.measured} | {_verdict(one)} | {one.floor} |"
         for one in targets
     )
+
+
+def _verdict(one: Judged) -> str:
+    return "met" if one.met else "**not met**"
 
 
 def load_table(figures: Figures, load: str) -> str:

@@ -1,6 +1,6 @@
 """Ratios are taken within a round; targets speak only of what was measured."""
 
-from tests.bench.compare.contestants import LITELLM_NAME, NAIVE, NGINX_NAME, OURS
+from tests.bench.compare.contestants import FLOOR_PROXY, LITELLM_NAME, NAIVE, NGINX_NAME, OURS
 from tests.bench.compare.figures import Figures, Place, Spread
 from tests.bench.compare.held import Held
 from tests.bench.compare.page import load_table, target_rows
@@ -40,6 +40,13 @@ def test_targets_are_judged_where_both_sides_were_measured():
     assert [(one.wanted, one.met) for one in targets] == [("≥ 0.3", True), ("≥ 20", False)]
     assert LITELLM_NAME not in target_rows(targets)
     assert "**not met**" in target_rows(targets)
+
+
+def test_what_a_proxy_that_does_nothing_comes_to_stands_beside_a_target():
+    """So that a target below which nobody can come is seen as one."""
+    made = seen(ours=[20], nginx=[100])
+    made.turns.append(turn(FLOOR_PROXY, 0, 28))
+    assert [one.floor for one in judged(Figures(made), [])] == ["0.280"]
 
 
 def test_memory_is_judged_only_as_met_where_every_call_was_answered():

@@ -1,5 +1,6 @@
 """The configuration reaches the parts it is meant for."""
 
+import httpx
 import pytest
 
 from tinkex_proxy.api.asgi import BodyLimits
@@ -8,6 +9,8 @@ from tinkex_proxy.config import Settings
 from tinkex_proxy.core.admission import Bounds
 from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import ApiKeyMissing
+from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.loop_lag import INTERVAL_S
 from tinkex_proxy.wire.datum import Flavour
 
 UPSTREAM = {"upstream.base_url": "http://127.0.0.1:1/prefix/"}
@@ -97,3 +100,28 @@ async def test_what_is_taken_on_is_bounded_as_set() -> None:
         max_bytes=70_000_000, max_calls=3000, max_lane_depth=40
     )
     assert build(Settings.load(UPSTREAM)).services.intake.admission.bounds == Bounds()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_the_event_loops_lag_is_looked_at_while_the_proxy_runs(enabled) -> None:
+    """Not before there is a loop, not after the end, and not where nobody scrapes."""
+    clock = ManualClock()
+    proxy = build(Settings.load({**UPSTREAM, "metrics.enabled": enabled}), clock=clock)
+    assert clock.pending == 0
+    stages = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> dict[str, str]:
+        stage = next(stages)
+        if stage == "lifespan.shutdown":
+            clock.advance(INTERVAL_S + 0.25)
+        return {"type": stage}
+
+    async def send(_: object) -> None:
+        pass
+
+    await proxy.app({"type": "lifespan"}, receive, send)
+    assert clock.pending == 0
+    transport = httpx.ASGITransport(proxy.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        scraped = (await client.get("/metrics")).text
+    assert ("tinkex_proxy_event_loop_lag_seconds_sum 0.25" in scraped) is enabled

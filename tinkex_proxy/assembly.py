@@ -55,10 +55,12 @@ from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, St
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.logs import LogListener, Logs
+from tinkex_proxy.runtime.loop_lag import LoopLag
 from tinkex_proxy.runtime.metrics import (
     JournalMetrics,
     Metrics,
     StateCollector,
+    lag_metric,
     registry_of_process,
 )
 from tinkex_proxy.runtime.observer import Intervals, Observer
@@ -254,7 +256,7 @@ def build(
     app = make_app(
         operations,
         [*plain_routes(services), *sdk_routes(sdk, services), *_page(operations, sight)],
-        lifespan=_lifespan(proxy, transport, tasks, sight.spans),
+        lifespan=_lifespan(proxy, transport, tasks, sight),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
     )
@@ -277,6 +279,7 @@ class _Sight:
     registry: CollectorRegistry
     skew: Skew
     scraped: Scraped | None
+    lag: LoopLag | None
     spans: "SpanExport | None"
     logs: Logs
 
@@ -294,9 +297,11 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     skew = Skew(now)
     listeners: list[Listener] = [LogListener(), feed, snapshots, observer, history]
     scraped: Scraped | None = None
+    lag: LoopLag | None = None
     if settings.metrics.enabled:
         metrics = Metrics(registry, snapshot.refused)
         scraped = Scraped(registry, metrics.http)
+        lag = LoopLag(clock, lag_metric(registry).observe)
         timing = TimingMetrics(registry, snapshot.refused)
         listeners += [metrics, JournalMetrics(registry), timing, skew]
     spans = _span_export(settings, clock)
@@ -310,7 +315,7 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
         spans.note = hub.tell
     logs = Logs(settings.log.level, settings.log.format, hub)
     told = feed, snapshot, snapshots, observer, history
-    return _Sight(hub, *told, registry, skew, scraped, spans, logs)
+    return _Sight(hub, *told, registry, skew, scraped, lag, spans, logs)
 
 
 def _span_export(settings: Settings, clock: Clock) -> "SpanExport | None":
@@ -602,18 +607,23 @@ def _states(proxy: Proxy, operations: Operations, tasks: Tasks, sight: _Sight) -
 
 
 def _lifespan(
-    proxy: Proxy, transport: Transport, tasks: Tasks, spans: "SpanExport | None"
+    proxy: Proxy, transport: Transport, tasks: Tasks, sight: _Sight
 ) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     services, readiness = proxy.services, proxy.readiness
+    lag, spans = sight.lag, sight.spans
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         readiness.started = True
         tasks.spawn("reach the upstream", _reach(services, readiness))
         proxy.intervals.start()
+        if lag is not None:
+            lag.start()
         try:
             yield
         finally:
+            if lag is not None:
+                lag.stop()
             proxy.intervals.stop()
             await proxy.journal.close()  # first: what is ended by our end goes on in the next run
             for account in services.accounts:

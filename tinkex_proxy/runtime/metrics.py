@@ -53,6 +53,7 @@ __all__ = [
     "Readings",
     "StateCollector",
     "class_of",
+    "lag_metric",
     "registry_of_process",
 ]
 
@@ -300,6 +301,12 @@ class JournalMetrics:
                 self._failing.set(1)
             case _:
                 pass
+
+
+def lag_metric(registry: CollectorRegistry) -> Ladder:
+    """The series of how late the event loop is."""
+    name = "tinkex_proxy_event_loop_lag_seconds"
+    return Ladder(name, SERIES[name].text, buckets=SERIES[name].buckets, registry=registry)
 
 
 class StateCollector(Collector):

@@ -18,6 +18,8 @@ __all__ = ["DURATION_BUCKETS", "SERIES", "SNAPSHOT", "Named", "Refused", "Series
 DURATION_BUCKETS: Final = tuple(round(0.001 * 2 ** (step / 2), 6) for step in range(41))
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _BYTES: Final = tuple(4**power for power in range(4, 14))
+# The bound on what may hold the loop up is 5 ms, so that is one of them.
+_LAGS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5)
 _WAITS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 30)
 # Steps of factor 2: a part is looked at beside the others, and there is one ladder for each part of
 # each operation.
@@ -261,6 +263,14 @@ _ITSELF: Final = (
         DURATION_BUCKETS,
     ),
     Series("tinkex_proxy_journal_failing", "gauge", "Whether the journal cannot be written."),
+    Series(
+        "tinkex_proxy_event_loop_lag_seconds",
+        "histogram",
+        "How much later than asked for a timer fired, looked at twice a second: what holds up "
+        "everybody's calls.",
+        (),
+        _LAGS,
+    ),
     Series(
         "tinkex_proxy_tasks",
         "gauge",

@@ -42,6 +42,7 @@ from tinkex_proxy.errors import BadConfiguration
 from tinkex_proxy.reload import Outcome, Reloads
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.aside import Aside
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.drain import Ending
@@ -211,7 +212,8 @@ def build(
         kept.keep_salt(salt)
     recognition = Recognition(Assumed(settings.upstream.deduplicates))
     tracer = Tracer(on=sight.spans is not None, ratio=settings.tracing.sample_ratio)
-    makings = _Makings(settings, transport, tasks, clock, hub, journal, recognition, tracer)
+    aside = Aside()
+    makings = _Makings(settings, transport, tasks, clock, hub, journal, recognition, tracer, aside)
     key = settings.upstream.api_key
 
     def account_of(key_id: str, key: str | None) -> Account:
@@ -242,6 +244,7 @@ def build(
         intake=Intake(_bounds(settings), clock=clock, hub=hub),
         settings=_plain_settings(settings),
         tracer=tracer,
+        aside=aside,
     )
     readiness = Readiness()
     reloads = Reloads(settings, reread or (lambda: settings))
@@ -388,6 +391,7 @@ class _Makings:
     journal: Journal
     recognition: Recognition
     tracer: Tracer
+    aside: Aside
 
     def reconfigure(
         self,
@@ -440,6 +444,7 @@ class _Makings:
             book=Book(key_id, self.journal),
             recognition=self.recognition,
             tracer=self.tracer,
+            aside=self.aside,
         )
         return Account(key_id, upstream, tools, _account_settings(self.settings))
 
@@ -629,6 +634,7 @@ def _lifespan(
             for account in services.accounts:
                 account.close()
             await tasks.cancel_all()
+            services.aside.close()
             await transport.close()
             if spans is not None:
                 await spans.close()  # last: ends are spans too

@@ -39,6 +39,7 @@ from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.drain import OpenRequests
 from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Hub, Note
@@ -50,6 +51,7 @@ from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.wire import plain
+from tinkex_proxy.wire.answer_json import encode_answer
 
 __all__ = ["Asked", "CallRoute", "Handler", "PlainSettings", "Reviver", "Services", "accepted"]
 
@@ -89,6 +91,7 @@ class Services:
         polls: those of SDKs, which it does not wait for.
         released: set at the very end, for those who are held: they come again elsewhere.
         tracer: gives calls their place in a trace.
+        aside: does what takes too long on the event loop.
         revivers: by operation, who goes on with a promised call of an earlier run.
     """
 
@@ -103,6 +106,7 @@ class Services:
     polls: OpenRequests = field(default_factory=OpenRequests)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     tracer: Tracer = OFF
+    aside: Aside = field(default_factory=Aside)
     revivers: dict[str, Reviver] = field(default_factory=dict)
 
     def traced(
@@ -227,9 +231,12 @@ class CallRoute:
         if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
             hold.count()
         body = await read_body(headers, receive, services.settings.body, hold)
+        digest = b""
+        if wishes.idempotency_key is not None:
+            named = partial(digest_of, str(scope["method"]), path, body)
+            digest = await services.aside.do(named, large=len(body) >= LARGE_BODY_BYTES)
         # Nothing is awaited between this and the call's start: an idle account may be dropped.
         account = services.accounts.of(key_of(headers))
-        digest = digest_of(str(scope["method"]), path, body)
         if wishes.idempotency_key is not None:
             first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
             if first is not None:
@@ -299,7 +306,9 @@ class CallRoute:
         code = "ok"
         try:
             result = await self._handler(asked)
-            answer = Answer(200, msgspec.json.encode(result), _headers(result))
+            encoding = partial(encode_answer, result)
+            body = await services.aside.do(encoding, large=asked.ticket.large)
+            answer = Answer(200, body, _headers(result))
         except ProxyError as error:
             code = error.code
             answer = problem_answer(error, instance=asked.path, request_id=asked.request_id)
@@ -312,6 +321,7 @@ class CallRoute:
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:
+            asked.ticket.leave()
             timeline.end(services.clock.now())
             trace_id = recorded(asked.whose.trace)
             services.hub.tell(CallEnded(self._operation, code, timeline.whole_s, trace_id))

@@ -6,6 +6,7 @@ What each call does is one short coroutine here; what they share is in `calls.py
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from tinkex_proxy.runtime import sampling, trainer
 from tinkex_proxy.runtime.query import query
 from tinkex_proxy.runtime.upstream import json_of
 from tinkex_proxy.wire import plain
+from tinkex_proxy.wire.answer_json import encode_answer
 
 __all__ = ["plain_routes"]
 
@@ -54,7 +56,9 @@ async def _delete_model(asked: Asked) -> object:
 
 def _training(*, forward_only: bool) -> Handler:
     async def handler(asked: Asked) -> object:
-        call = plain.decode_training(asked.body, extra_loss_fns=asked.settings.extra_loss_fns)
+        known = asked.settings.extra_loss_fns
+        decode = partial(plain.decode_training, extra_loss_fns=known)
+        call = await trainer.decoded(asked.account, asked.body, asked.ticket, decode)
         return await trainer.train(asked.account, call, asked.ticket, forward_only=forward_only)
 
     return handler
@@ -66,7 +70,9 @@ async def _optim_step(asked: Asked) -> object:
 
 
 async def _forward_backward_batch(asked: Asked) -> object:
-    calls = plain.decode_training_batch(asked.body, extra_loss_fns=asked.settings.extra_loss_fns)
+    known = asked.settings.extra_loss_fns
+    decode = partial(plain.decode_training_batch, extra_loss_fns=known)
+    calls = await trainer.decoded(asked.account, asked.body, asked.ticket, decode)
     return await _each(
         asked,
         calls,
@@ -76,6 +82,7 @@ async def _forward_backward_batch(asked: Asked) -> object:
 
 async def _optim_step_batch(asked: Asked) -> object:
     steps = plain.decode_optim_step_batch(asked.body)
+    asked.ticket.take_turn(asked.account.turns)
     return await _each(
         asked,
         steps,
@@ -89,16 +96,19 @@ async def _each(
     do: Callable[[T, int], Awaitable[object]],
 ) -> object:
     """Do every item, in order on its lane; one that fails does not spoil the others."""
+    asked.ticket.items = sum(not isinstance(i, InvalidRequest | InvalidJson) for i in items)
 
     async def one(number: int, item: T | InvalidRequest | InvalidJson) -> object:
         try:
             if isinstance(item, InvalidRequest | InvalidJson):
                 raise item
-            fields = msgspec.to_builtins(await do(item, number))
+            answer = await do(item, number)
         except ProxyError as error:
             problem = problem_fields(error, instance=asked.path, request_id=asked.request_id)
             return {"status": "error", "error": problem}
-        return {"status": "ok", **fields}
+        encoding = partial(encode_answer, answer, status="ok")
+        body = await asked.account.tools.aside.do(encoding, large=asked.ticket.large)
+        return msgspec.Raw(body)
 
     return {"results": await asyncio.gather(*(one(*numbered) for numbered in enumerate(items)))}
 

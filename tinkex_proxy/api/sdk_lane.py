@@ -24,6 +24,7 @@ from tinkex_proxy.api.sdk_futures import Running, SdkFutures, Timed
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES
 from tinkex_proxy.runtime.events import CallRecognised
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
@@ -127,8 +128,12 @@ class LaneCalls:
             account.upstream.breaker.check()  # nothing is asked of an upstream that is to rest
             await account.learn()
         caller = request.headers.get("x-tinkex-caller", "")
+        large = request.name in _TRAINING and len(request.body) >= LARGE_BODY_BYTES
         try:
-            asked = self._read(request)
+            asked, digest = await account.tools.aside.do(
+                lambda: (self._read(request), digest_of("POST", request.name, request.body)),
+                large=large,
+            )
         except ProxyError:
             _skip(request, caller)
             raise
@@ -137,7 +142,6 @@ class LaneCalls:
         if asked is None or model is None:
             return None
         key = None if asked.seq_id is None else f"\0{asked.model_id}\0{caller}\0{asked.seq_id}"
-        digest = digest_of("POST", request.name, request.body)
         entry = None if key is None else self._repeated(account, key, digest)
         if entry is not None:
             account.tools.hub.tell(CallRecognised(f"sdk_{request.name}"))

@@ -21,6 +21,7 @@ from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.query import query
 from tinkex_proxy.runtime.records import BatchRecord, CreationRecord, ModelRecord, Owned, written
 from tinkex_proxy.runtime.sessions import Session
+from tinkex_proxy.runtime.turns import Turns
 from tinkex_proxy.runtime.upstream import Upstream, json_of
 from tinkex_proxy.wire.datum import Flavour
 
@@ -77,6 +78,7 @@ class Account:
         self.settings = settings
         self.limits = settings.limits
         self.models: dict[str, Model] = {}
+        self.turns = Turns()
         self._flavour = settings.flavour
         self._samplers: dict[tuple[str, str], Sampler] = {}
         # Weak: a lock lives as long as somebody makes that sampler or waits for it.

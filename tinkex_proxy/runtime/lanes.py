@@ -26,6 +26,7 @@ from tinkex_proxy.errors import (
     UpstreamFault,
 )
 from tinkex_proxy.runtime.admit import Admitter, gone_for
+from tinkex_proxy.runtime.aside import LARGE_ANSWER_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Hub, Note
 from tinkex_proxy.runtime.flights import Flights
@@ -75,6 +76,7 @@ class Tools:
         book: the key's part of the journal.
         recognition: whether the upstream knows repetitions again.
         tracer: gives batches their place in a trace.
+        aside: reads large answers.
     """
 
     submitter: Submitter
@@ -86,6 +88,7 @@ class Tools:
     book: Book = field(default_factory=Book)
     recognition: Recognition = field(default_factory=Recognition)
     tracer: Tracer = OFF
+    aside: Aside = field(default_factory=Aside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +407,11 @@ class LaneDriver:
         try:
             response = await self.result(batch.seq_id, verdict, accept_of(calls[0]), waiters)
             counts = [item.datums for item in batch.items]
-            answers = read(response, [call.work for call in calls], counts, batch_id=batch_id)
+            works = [call.work for call in calls]
+            answers = await self._tools.aside.do(
+                partial(read, response, works, counts, batch_id=batch_id),
+                large=len(response.body) >= LARGE_ANSWER_BYTES,
+            )
             for call, answer in zip(calls, answers, strict=True):
                 self.answer(call, answer)
             code = "ok"

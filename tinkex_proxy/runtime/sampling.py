@@ -116,6 +116,7 @@ async def _sampler_of(account: Account, body: Sample, ticket: Ticket) -> Sampler
             return await account.sampler("base_model", body.base_model)
         if body.model_path is not None:
             return await account.sampler("model_path", body.model_path)
+    await account.turns.pass_by()
     model = account.model(body.model_id or "")
     making = model.present_sampler()
     if making is None:

@@ -10,10 +10,11 @@ found by the names of its parts, so those, and how it is cut into pieces, come o
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -22,6 +23,7 @@ from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError, UpstreamFault
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallCut, Trained
 from tinkex_proxy.runtime.futures import Waiters
@@ -30,6 +32,7 @@ from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import CreationRecord, deleted, written
 from tinkex_proxy.runtime.submit import Admitted
 from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.turns import Turn, Turns
 from tinkex_proxy.runtime.upstream import Ask, json_of
 from tinkex_proxy.runtime.whose import NOBODY, Behalf
 from tinkex_proxy.runtime.work import (
@@ -60,12 +63,15 @@ from tinkex_proxy.wire.reduce import reduce
 __all__ = [
     "Ticket",
     "create_model",
+    "decoded",
     "load_weights",
     "optim_step",
     "save_weights",
     "train",
     "unload",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -80,6 +86,8 @@ class Ticket:
         timeline: where its time goes, along its critical path where it is in several pieces.
         model_ids: the models that it is about, in order.
         trace: its place in a trace, if it belongs to one.
+        large: whether its body is decoded beside the event loop.
+        items: its items whose work is not on a lane yet.
     """
 
     deadline: float | None = None
@@ -89,6 +97,9 @@ class Ticket:
     timeline: Timeline = field(default_factory=partial(Timeline, 0.0))
     model_ids: dict[str, None] = field(default_factory=dict)
     trace: TraceContext | None = None
+    large: bool = False
+    items: int = 1
+    _turn: Turn | None = None
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
     _unsent: int = 0
     _over: bool = False
@@ -101,6 +112,31 @@ class Ticket:
             yield
         finally:
             self._unsent -= 1
+
+    def take_turn(self, turns: Turns) -> None:
+        """Stand behind the calls of this key that came before, if it does not yet."""
+        self._turn = self._turn or turns.take(large=self.large)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """While the work of one item is on its way to its lane."""
+        try:
+            with self.unsent():
+                yield
+        finally:
+            self.items -= 1
+            if self.items <= 0:
+                self.leave()
+
+    async def turn(self) -> None:
+        """Wait until those that came before have put their work on their lanes."""
+        if self._turn is not None:
+            await self._turn.come()
+
+    def leave(self) -> None:
+        """Let those that came later go ahead: nothing of this call goes to a lane any more."""
+        if self._turn is not None:
+            self._turn.leave()
 
     @property
     def behalf(self) -> Behalf:
@@ -209,6 +245,21 @@ async def create_model(account: Account, body: CreateModel, ticket: Ticket) -> d
     return facts
 
 
+async def decoded(account: Account, body: bytes, ticket: Ticket, decode: Callable[[bytes], T]) -> T:
+    """Decode the body of training calls, beside the event loop if it is large.
+
+    Args:
+        account: whose calls they are.
+        body: the body.
+        ticket: its caller's side; has its turn from here on.
+        decode: decodes it.
+    """
+    ticket.large = len(body) >= LARGE_BODY_BYTES
+    ticket.take_turn(account.turns)
+    with ticket.unsent():
+        return await account.tools.aside.do(partial(decode, body), large=ticket.large)
+
+
 async def train(
     account: Account,
     call: TrainingCall,
@@ -226,21 +277,23 @@ async def train(
         forward_only: whether no gradient is wanted.
         item: which of several calls that came in one.
     """
-    model = account.model(call.model_id)
-    if not ticket.sent(model):
-        account.upstream.breaker.check()
-    sizes = ticket.sizes(model, item)
-    if not account.learned and sum(sizes) < len(call.datums):  # what was sent needs no encoding
-        with ticket.unsent(), ticket.spending(Part.UPLOAD, account.tools.clock):
-            await account.ready()
-    coalesce = ticket.coalesce and account.settings.coalesce
-    parts = _cut(account, call, sizes)
-    if len(parts) > 1:
-        account.tools.hub.tell(CallCut(len(parts)))
-    works = [_training(account, call, part, forward_only, coalesce=coalesce) for part in parts]
-    calls = ticket.put(model, works, item=item)
+    with ticket.placing():
+        model = account.model(call.model_id)
+        if not ticket.sent(model):
+            account.upstream.breaker.check()
+        sizes = ticket.sizes(model, item)
+        if not account.learned and sum(sizes) < len(call.datums):  # what was sent needs no encoding
+            with ticket.spending(Part.UPLOAD, account.tools.clock):
+                await account.ready()
+        encoding = partial(_works, account, call, sizes, ticket, forward_only=forward_only)
+        works = await account.tools.aside.do(encoding, large=ticket.large)
+        await ticket.turn()
+        if len(works) > 1:
+            account.tools.hub.tell(CallCut(len(works)))
+        calls = ticket.put(model, works, item=item)
     shares = await _all(calls, ticket, account.tools.clock)
-    answer = _answer(call, [share for share in shares if isinstance(share, Share)])
+    own = [share for share in shares if isinstance(share, Share)]
+    answer = await account.tools.aside.do(partial(_answer, call, own), large=ticket.large)
     if answer.loss is not None and not forward_only:
         account.tools.hub.tell(Trained(call.model_id, answer.loss, len(call.datums)))
     return answer
@@ -283,9 +336,12 @@ async def load_weights(account: Account, body: LoadWeights, ticket: Ticket) -> d
 
 async def unload(account: Account, model_id: str, ticket: Ticket) -> dict[str, object]:
     """Unload a model once everything before it has been submitted, and forget its lane."""
-    model = account.model(model_id)
-    work = Order("/api/v1/unload_model", {"type": "unload_model"})
-    calls = ticket.put(model, [work])
+    ticket.take_turn(account.turns)
+    with ticket.placing():
+        await ticket.turn()
+        model = account.model(model_id)
+        work = Order("/api/v1/unload_model", {"type": "unload_model"})
+        calls = ticket.put(model, [work])
     try:
         await _all(calls, ticket, account.tools.clock)
         unloaded = True
@@ -302,10 +358,13 @@ async def order(
     account: Account, model_id: str, ticket: Ticket, work: Order, *, item: int = 0
 ) -> dict[str, object]:
     """Put one order on a lane and wait for its answer."""
-    model = account.model(model_id)
-    if not ticket.sent(model):
-        account.upstream.breaker.check()
-    calls = ticket.put(model, [work], item=item)
+    ticket.take_turn(account.turns)
+    with ticket.placing():
+        await ticket.turn()
+        model = account.model(model_id)
+        if not ticket.sent(model):
+            account.upstream.breaker.check()
+        calls = ticket.put(model, [work], item=item)
     (answer,) = await _all(calls, ticket, account.tools.clock)
     return {k: v for k, v in answer.items() if k != "type"} if isinstance(answer, dict) else {}
 
@@ -409,21 +468,26 @@ def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("The caller was gone before this part left; nothing of it was sent.")
 
 
-def _training(
+def _works(
     account: Account,
     call: TrainingCall,
-    part: Sequence[Datum],
-    forward_only: bool,  # noqa: FBT001 - private
+    sizes: Sequence[int],
+    ticket: Ticket,
     *,
-    coalesce: bool,
-) -> Training:
-    return Training(
-        fragment=encode_fragment(part, account.flavour),
-        loss_fn=call.loss_fn,
-        loss_fn_config=call.loss_fn_config,
-        forward_only=forward_only,
-        coalesce=coalesce,
-    )
+    forward_only: bool,
+) -> list[Training]:
+    """The call's pieces, encoded."""
+    coalesce = ticket.coalesce and account.settings.coalesce
+    return [
+        Training(
+            fragment=encode_fragment(part, account.flavour),
+            loss_fn=call.loss_fn,
+            loss_fn_config=call.loss_fn_config,
+            forward_only=forward_only,
+            coalesce=coalesce,
+        )
+        for part in _cut(account, call, sizes)
+    ]
 
 
 def _answer(call: TrainingCall, shares: Sequence[Share]) -> TrainingAnswer:

@@ -1,0 +1,45 @@
+"""What is large is done in a thread, what is small at once."""
+
+import asyncio
+import threading
+
+import pytest
+
+from tinkex_proxy.runtime.aside import Aside
+
+
+@pytest.fixture
+def aside():
+    made = Aside()
+    yield made
+    made.close()
+
+
+async def test_small_work_is_done_here_and_nothing_is_awaited(aside) -> None:
+    """So calls whose bodies are small keep their order without further ado."""
+    doing = aside.do(threading.current_thread, large=False)
+    with pytest.raises(StopIteration) as done:
+        doing.send(None)
+    assert done.value.value is threading.current_thread()
+
+
+async def test_large_work_is_done_in_a_thread_while_the_loop_goes_on(aside) -> None:
+    go_on = threading.Event()
+
+    def work() -> str:
+        assert go_on.wait(timeout=20), "the loop is held up"
+        return threading.current_thread().name
+
+    doing = asyncio.create_task(aside.do(work, large=True))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await doing).startswith("aside")
+
+
+async def test_what_fails_there_fails_here(aside) -> None:
+    def work() -> None:
+        raise ValueError("wrong")
+
+    for large in (True, False):
+        with pytest.raises(ValueError, match="wrong"):
+            await aside.do(work, large=large)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak mutants bench bench-breaker bench-journal bench-metrics bench-startup pictures lock clean
+.PHONY: help run test e2e soak mutants bench bench-breaker bench-journal bench-metrics bench-startup bench-micro bench-coalesce bench-flat pictures lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -72,6 +72,18 @@ bench-startup: $(READY)
 # One update of a metric, and all that is observed against nothing of it, in turns.
 bench-metrics: $(READY)
 	$(BIN)/python -m tests.bench.metrics
+
+# Each part of a call by itself (WRITE=1 notes the figures in docs/performance.md, here and below).
+bench-micro: $(READY)
+	$(BIN)/python -m tests.bench.micro $(if $(WRITE),--write)
+
+# What sharing requests gains, and what it costs who is alone (SKYRL=1: on SkyRL too).
+bench-coalesce: $(READY)
+	$(BIN)/python -m tests.bench.coalesce $(if $(SKYRL),--skyrl) $(if $(WRITE),--write)
+
+# Whether a call costs the same with 1,000 lanes, and after 100,000 calls.
+bench-flat: $(READY)
+	$(BIN)/python -m tests.bench.flat $(if $(WRITE),--write)
 
 # The pictures of docs/page.md, from a run of five minutes.
 pictures: $(READY)

@@ -36,6 +36,7 @@ from tinkex_proxy.errors import BadConfiguration
 from tinkex_proxy.runtime.aside import GIVE_WAY_S
 from tinkex_proxy.runtime.drain import Ending, Stage
 from tinkex_proxy.runtime.logs import configure_logs
+from tinkex_proxy.runtime.malloc import keep_memory
 from tinkex_proxy.runtime.sqlite_file import journal_path
 from tinkex_proxy.runtime.sqlite_store import SqliteStore
 from tinkex_proxy.runtime.store import Store, StoreBusy, StoreDamaged, StoreError, StoreTooNew
@@ -167,6 +168,7 @@ async def _run(
     running = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     await _first_of(running, server.up.wait())
     sys.setswitchinterval(GIVE_WAY_S)
+    keep_memory()
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
     if on_ready is not None and server.started:
         on_ready(url_of(listener))

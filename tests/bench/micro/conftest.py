@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tinkex_proxy.runtime.malloc import keep_memory
+
+keep_memory()  # as `serve` does
+
 
 @pytest.fixture
 def measure(benchmark) -> Callable[..., object]:

@@ -120,7 +120,11 @@ class Caller:
     async def ask(self, method: str, path: str, body: object = None) -> bytes:
         raw = b"" if body is None else msgspec.json.encode(body)
         head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(raw)}\r\n\r\n"
-        self._writer.write(head.encode() + raw)
+        return await self.exchange(head.encode() + raw)
+
+    async def exchange(self, request: bytes) -> bytes:
+        """Send a request as it goes over the wire; gives the body of its answer."""
+        self._writer.write(request)
         got = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         assert b" 200 " in got.partition(b"\r\n")[0], got
         length = int(got.partition(b"content-length: ")[2].split(b"\r\n")[0])

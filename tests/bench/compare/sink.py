@@ -27,6 +27,7 @@ from tinkex_proxy.wire import tinker_pb2 as pb
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
 BACKLOG = 4096
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_MODEL = re.compile(rb'"model_seq_id": *([0-9]+)')
 _FUTURE = re.compile(rb'"request_id": *"([a-z]+)([0-9]*)"')
 # Each datum names it once.
 _OF_A_DATUM = b"target_tokens"
@@ -49,7 +50,6 @@ FIXED = {
     "client/config": fields(),
     "create_session": fields(type="create_session", session_id="session"),
     "session_heartbeat": fields(type="session_heartbeat"),
-    "create_model": fields(request_id="model"),
     "create_sampling_session": fields(
         type="create_sampling_session", sampling_session_id="sampling"
     ),
@@ -63,10 +63,10 @@ NO_LENGTH = answer(b'{"detail":"say how long it is"}', status="411 Length Requir
 
 
 @cache
-def result(kind: bytes, datums: int) -> bytes:
-    """What a future comes to."""
+def result(kind: bytes, number: int) -> bytes:
+    """What a future comes to; `number` is how many datums it has, or which model it is."""
     if kind == b"trained":
-        return answer(_trained(datums), PROTOBUF)
+        return answer(_trained(number), PROTOBUF)
     if kind == b"sample":
         tokens = struct.pack(f"<{TOKENS}i", *range(TOKENS))
         logprobs = struct.pack(f"<{TOKENS}f", *([-0.5] * TOKENS))
@@ -75,7 +75,8 @@ def result(kind: bytes, datums: int) -> bytes:
         )
         return answer(pb.SampleResponse(sequences=[drawn]).SerializeToString(), PROTOBUF)
     if kind == b"model":
-        return fields(type="create_model", model_id="model", base_model="sink", is_lora=True)
+        model_id = f"model-{number}" if number else "model"
+        return fields(type="create_model", model_id=model_id, base_model="sink", is_lora=True)
     return fields(type="optim_step", metrics={})
 
 
@@ -99,6 +100,9 @@ def looked_at(head: bytes, body: bytes) -> bytes:
     name = path.removeprefix("/api/v1/")
     if (fixed := FIXED.get(name)) is not None:
         return fixed
+    if name == "create_model":
+        numbered = _MODEL.search(body)
+        return fields(request_id=f"model{int(numbered[1]) if numbered else 0}")
     if name == "retrieve_future" and (asked := _FUTURE.search(body)):
         return result(asked[1], int(asked[2] or 0))
     if name == "forward_backward":
@@ -163,7 +167,11 @@ class Connection(asyncio.Protocol):
             return
         said = BLIND if sink.blind else looked_at(head, body)
         posted = sink.blind and head.startswith(b"POST")
-        if sink.delay_s and (posted or b"/retrieve_future " in head) and b'"model"' not in body:
+        if (
+            sink.delay_s
+            and (posted or b"/retrieve_future " in head)
+            and b'"request_id":"model' not in body
+        ):
             sink.held += 1
             asyncio.get_running_loop().call_later(sink.delay_s, self._release, said)
         else:

@@ -60,3 +60,12 @@ async def test_a_call_that_it_does_not_have_is_a_404(connection):
     status, said, _ = await ask(connection, "unheard_of", b"{}")
     assert status == "404"
     assert msgspec.json.decode(said) == {"detail": "the sink has no such call"}
+
+
+async def test_models_of_a_session_are_told_apart_by_their_number(connection):
+    """The first is called what all calls of the comparison name."""
+    for number, name in ((0, "model"), (1, "model-1"), (999, "model-999")):
+        body = msgspec.json.encode({"session_id": "session", "model_seq_id": number})
+        _, taken, _ = await ask(connection, "create_model", body)
+        _, result, _ = await ask(connection, "retrieve_future", taken)
+        assert msgspec.json.decode(result)["model_id"] == name

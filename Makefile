@@ -67,7 +67,7 @@ bench-breaker: $(READY)
 	$(BIN)/python -m tests.bench.rejection
 
 bench-startup: $(READY)
-	$(BIN)/python tests/bench/startup.py
+	$(BIN)/python -m tests.bench.startup $(if $(WRITE),--write)
 
 # One update of a metric, and all that is observed against nothing of it, in turns.
 bench-metrics: $(READY)

@@ -125,3 +125,43 @@ async def test_an_idempotency_key_tells_large_bodies_apart(proxy) -> None:
     assert answers[1].headers["x-tinkex-repeats"] == answers[0].headers["x-request-id"]
     body["data"] = [*LARGE, SMALL]
     assert (await proxy.post("/v1/forward", body, idempotency_key="k")).status_code == 409
+
+
+async def test_an_sdks_large_body_is_opened_beside_the_event_loop(proxy) -> None:
+    """Its calls have numbers, so their order is not for the turns to keep."""
+    model_id = await proxy.create()
+    tokens = {"chunks": [{"type": "encoded_text", "tokens": [7] * TOKENS}]}
+    inputs = {
+        "target_tokens": {"data": [7] * TOKENS, "dtype": "int64"},
+        "weights": {"data": [0.123456] * TOKENS, "dtype": "float32"},
+    }
+    datum = {"model_input": tokens, "loss_fn_inputs": inputs}
+    inner = {"data": [datum] * len(LARGE), "loss_fn": "cross_entropy"}
+    body = {"model_id": model_id, "seq_id": 1, "forward_backward_input": inner}
+    with thread_kept_busy(proxy) as queue:
+        submit = asyncio.create_task(proxy.post("/api/v1/forward_backward", body))
+        await handed_over(queue)
+        assert (await proxy.client.get("/health/live")).status_code == 200
+        assert not submit.done()
+    promised = await submit
+    assert promised.status_code == 200, promised.text
+    asked = {"request_id": promised.json()["request_id"]}
+    result = await proxy.post("/api/v1/retrieve_future", asked)
+    assert len(result.json()["loss_fn_outputs"]) == len(LARGE)
+
+
+async def test_a_large_answer_is_read_beside_the_event_loop(proxy, monkeypatch) -> None:
+    """The thread sees the body, the pieces, the upstream's answer and the caller's."""
+    seen = []
+    aside = proxy.proxy.services.aside
+    submit = aside._thread.submit
+
+    def noted(work, *args):
+        seen.append(getattr(work, "func", work).__name__)
+        return submit(work, *args)
+
+    monkeypatch.setattr(aside._thread, "submit", noted)
+    model_id = await proxy.create()
+    answer = await proxy.post("/v1/forward", {"model_id": model_id, "data": LARGE})
+    assert answer.status_code == 200
+    assert seen == ["decode_training", "_works", "read", "_answer", "encode_answer"]

@@ -30,12 +30,13 @@ def test_servers_older_than_num_datums_say_it_by_their_offsets() -> None:
 
 def test_offsets_are_one_more_than_datums() -> None:
     field = pb.BatchedTensor(data=b"12345678", offsets=longs(0, 4, 8))
-    assert offsets_of(field, 2) == [0, 4, 8]
+    assert offsets_of(field, 2, field.data) == [0, 4, 8]
     with pytest.raises(UpstreamFault, match="24 bytes of offsets for 3 outputs"):
-        offsets_of(field, 3)
+        offsets_of(field, 3, field.data)
 
 
 @pytest.mark.parametrize("offsets", [(0, 9), (-4, 4), (8, 4)])
 def test_offsets_stay_in_the_data_and_rise(offsets: tuple[int, ...]) -> None:
+    field = pb.BatchedTensor(data=b"12345678", offsets=longs(*offsets))
     with pytest.raises(UpstreamFault, match="leave its data"):
-        offsets_of(pb.BatchedTensor(data=b"12345678", offsets=longs(*offsets)), 1)
+        offsets_of(field, 1, field.data)

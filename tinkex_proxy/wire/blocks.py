@@ -38,18 +38,24 @@ def counts_of(message: pb.ForwardBackwardOutput) -> list[int]:
     ]
 
 
-def offsets_of(field: pb.BatchedTensor, datums: int) -> list[int]:
+def offsets_of(field: pb.BatchedTensor, datums: int, data: bytes) -> list[int]:
     """Where each datum's bytes begin, and where the last one's end.
+
+    Args:
+        field: the field.
+        datums: how many its block has.
+        data: its data; each time that a message is asked for it, it makes a copy.
 
     Raises:
         UpstreamFault: they are not one more than there are datums, or leave the data.
     """
-    if len(field.offsets) != _OFFSET * (datums + 1):
+    packed = field.offsets
+    if len(packed) != _OFFSET * (datums + 1):
         raise UpstreamFault(
-            f"The upstream's training answer has {len(field.offsets)} bytes of offsets for "
+            f"The upstream's training answer has {len(packed)} bytes of offsets for "
             f"{datums} outputs; {_OFFSET * (datums + 1)} belong there."
         )
-    offsets = [int(offset) for offset in unpack("q", field.offsets)]
-    if offsets[0] < 0 or offsets[-1] > len(field.data) or offsets != sorted(offsets):
+    offsets = [int(offset) for offset in unpack("q", packed)]
+    if offsets[0] < 0 or offsets[-1] > len(data) or offsets != sorted(offsets):
         raise UpstreamFault("The upstream's training answer has offsets that leave its data.")
     return offsets

@@ -142,10 +142,11 @@ def _tensors(field: pb.BatchedTensor, datums: int) -> Iterator[TensorOut]:
     if known is None:
         raise UpstreamFault(f"The upstream's training answer has the unknown dtype {field.dtype}.")
     size, dtype, numbers = known
-    values = numbers(field.data)
+    packed = field.data
+    values = numbers(packed)
     trailing = list(field.trailing_shape)
     per_row = math.prod(trailing)
-    for start, end in pairwise(offsets_of(field, datums)):
+    for start, end in pairwise(offsets_of(field, datums, packed)):
         data = values[start // size : end // size]
         rows = len(data) // per_row if per_row else 0
         yield TensorOut(data, dtype, [rows, *trailing])

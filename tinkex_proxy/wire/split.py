@@ -92,7 +92,10 @@ def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
 
 def _empty(block: pb.ArrayRecord, size: int) -> _Contents:
     """Take the data out of a block."""
-    contents = {name: (field.data, offsets_of(field, size)) for name, field in block.fields.items()}
+    contents: _Contents = {}
+    for name, field in block.fields.items():
+        data = field.data
+        contents[name] = data, offsets_of(field, size, data)
     for name in contents:
         block.fields[name].ClearField("data")
         block.fields[name].ClearField("offsets")

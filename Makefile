@@ -11,6 +11,7 @@ help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
 	@echo "make test     lint, types, import rules, tests with coverage"
 	@echo "make e2e      the same calls against SkyRL's Tinker server"
+	@echo "make bench-micro, bench-coalesce (SKYRL=1), bench-flat, bench-startup: parts of a call, sharing, growth, start (WRITE=1)"
 	@echo "make soak     train through random faults (SECONDS=600, SEED=1, KILLS=1: and kill -9, WRITE=1: note the figures)"
 	@echo "make mutants  change the breaker and the batcher line by line: do tests fail? (ANEW=1: all again)"
 	@echo "make bench    compare with nginx, HAProxy, LiteLLM and others, 25 minutes (ROUNDS=5, SECONDS=3, WRITE=1: note the figures)"

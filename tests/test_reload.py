@@ -58,7 +58,7 @@ def bounds(proxy: Proxy) -> object:
 
 
 def sdk(proxy: Proxy) -> object:
-    routes = proxy.app._app.router.routes
+    routes = proxy.app._app._app.router.routes
     (route,) = [r for r in routes if getattr(r, "path", "").startswith("/api/v1")]
     return route.app._app
 

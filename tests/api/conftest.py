@@ -79,7 +79,7 @@ Start = Callable[..., Awaitable[Running]]
 @pytest.fixture
 def routes(proxy: Running) -> list[tuple[str, str]]:
     """Path and method of every route of the proxy."""
-    return routes_of(proxy.proxy.app._app)
+    return routes_of(proxy.proxy.app._app._app)
 
 
 @pytest.fixture

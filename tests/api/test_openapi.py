@@ -83,7 +83,7 @@ async def test_problems_list_every_code(document) -> None:
 
 
 async def test_the_document_is_built_once(proxy) -> None:
-    app = proxy.proxy.app._app
+    app = proxy.proxy.app._app._app
     assert app.openapi() is app.openapi()
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: FastAPI for the operators' routes, plain calls beside them, one guard."""
+"""The ASGI application: FastAPI for the operators' routes, callers' beside them, one guard."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
+from tinkex_proxy.api.direct import Direct
 from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.http_metrics import instrument
 from tinkex_proxy.api.openapi import openapi_document
@@ -42,9 +43,11 @@ def make_app(
     app.router.routes.extend(plain_routes)
     app.add_exception_handler(HTTPException, _not_routed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    if ops.scraped is not None:
-        instrument(app, ops.scraped.registry, ops.scraped.http, ops.snapshots.on_request)
-    return Guard(app, bind_host=bind_host, allowed_hosts=allowed_hosts)
+    measuring = None
+    if (scraped := ops.scraped) is not None:
+        measuring = instrument(app, scraped.registry, scraped.http, ops.snapshots.on_request)
+    direct = Direct(app, plain_routes, measuring)
+    return Guard(direct, bind_host=bind_host, allowed_hosts=allowed_hosts)
 
 
 async def _not_routed(request: Request, raised: Exception) -> Response:

@@ -13,6 +13,7 @@ one, and records nothing for a second app on one registry.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from fastapi import FastAPI
@@ -74,7 +75,7 @@ OnRequest = Callable[[int, float], None]
 
 def instrument(
     app: FastAPI, registry: CollectorRegistry, counted: HttpMetrics, on_request: OnRequest
-) -> None:
+) -> Callable[[ASGIApp, str], ASGIApp]:
     """Measure the requests to an app, whose routes are all there.
 
     Args:
@@ -82,10 +83,13 @@ def instrument(
         registry: where the instrumentator would put series of its own; it has none.
         counted: counts them all.
         on_request: told of those that callers make, but for what only waits.
+
+    Returns:
+        What measures one route of a caller's, to which requests find their way past the app.
     """
-    app.add_middleware(
-        _Measured, registry=registry, counter=_Counter(counted, on_request), templates=_paths(app)
-    )
+    counter = _Counter(counted, on_request)
+    app.add_middleware(_Measured, registry=registry, counter=counter, templates=_paths(app))
+    return partial(_Route, counter)
 
 
 def _paths(app: FastAPI) -> dict[int, str]:
@@ -104,6 +108,24 @@ class _Counter:
         self._counted = counted
         self._on_request = on_request
 
+    async def timed(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        handler: Callable[[Scope], str],
+    ) -> None:
+        """Have a request answered, and count it by what answers it."""
+        began, noted = time.perf_counter(), StatusNoted(send)
+        try:
+            await app(scope, receive, noted)
+        except Exception:
+            noted.status = noted.status or 500
+            raise
+        finally:
+            self.ended(scope, handler(scope), noted.status, time.perf_counter() - began)
+
     def ended(self, scope: Scope, handler: str, status: int | None, seconds: float) -> None:
         """Count one; `status` is None where there was no answer, and its caller has left."""
         path, method = scope["path"], str(scope["method"])
@@ -114,6 +136,22 @@ class _Counter:
         self._counted.count(handler, method, told, seconds, trace_id=recorded(place_of(scope)))
         if status is not None and handler.startswith(CALLERS) and handler not in _WAITING:
             self._on_request(status, seconds)
+
+
+class _Route:
+    """Measures the requests to one route of a caller's."""
+
+    def __init__(self, counter: _Counter, app: ASGIApp, path: str) -> None:
+        self._counter = counter
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._counter.timed(self._app, scope, receive, send, self._handler)
+
+    def _handler(self, _: Scope) -> str:
+        return self._path
 
 
 class _Measured:
@@ -145,15 +183,10 @@ class _Measured:
         if scope["type"] != "http" or not str(scope["path"]).startswith(CALLERS):
             await self._others(scope, receive, send)
             return
-        began, noted = time.perf_counter(), StatusNoted(send)
-        try:
-            await self._app(scope, receive, noted)
-        except Exception:
-            noted.status = noted.status or 500
-            raise
-        finally:
-            handler = self._templates.get(id(scope.get("endpoint")), _UNROUTED)
-            self._counter.ended(scope, handler, noted.status, time.perf_counter() - began)
+        await self._counter.timed(self._app, scope, receive, send, self._handler)
+
+    def _handler(self, scope: Scope) -> str:
+        return self._templates.get(id(scope.get("endpoint")), _UNROUTED)
 
     def _on_other(self, info: metrics.Info) -> None:
         """Told by the instrumentator; an endless answer is measured to its beginning."""

@@ -1,0 +1,61 @@
+"""The way to a caller's call past the framework, which would look for it among all routes.
+
+FastAPI asks one route after another and passes a request through seven layers, most of which are
+for what these routes have not. That was a quarter of what a relayed request took in all, so a call
+of a fixed path is found in a table. All else (the operators' routes, paths with a model's name,
+methods and paths that there are not) goes to the framework, which has every route.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from starlette.routing import BaseRoute, Route
+
+from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send
+from tinkex_proxy.api.http_metrics import SDK_CALLS
+
+__all__ = ["Direct"]
+
+_BELOW: Final = "/api/v1/{path:path}"
+
+# Wraps what answers a route, so that it is measured under the route's path.
+Measuring = Callable[[ASGIApp, str], ASGIApp]
+
+
+class Direct:
+    """An ASGI application in front of the framework's.
+
+    Args:
+        app: the framework's, which answers what is not found here.
+        routes: all routes of it; those of callers with a fixed path are found.
+        measuring: measures a route's requests; None where nothing is measured.
+    """
+
+    def __init__(
+        self, app: ASGIApp, routes: Iterable[BaseRoute], measuring: Measuring | None
+    ) -> None:
+        self._app = app
+        self._measuring = measuring
+        self._found: dict[tuple[object, object], ASGIApp] = {}
+        for route in routes:
+            if isinstance(route, Route) and route.path.startswith(CALLERS):
+                self._add(route)
+
+    def _add(self, route: Route) -> None:
+        if route.path == _BELOW:
+            for name in SDK_CALLS:
+                app = self._measured(route, f"/api/v1/{name}")
+                for method in ("GET", "POST"):
+                    self._found[method, f"/api/v1/{name}"] = app
+        elif "{" not in route.path:
+            app = self._measured(route, route.path)
+            for method in (route.methods or set()) - {"HEAD"}:
+                self._found[method, route.path] = app
+
+    def _measured(self, route: Route, path: str) -> ASGIApp:
+        return route.app if self._measuring is None else self._measuring(route.app, path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        app = self._found.get((scope.get("method"), scope.get("path")), self._app)
+        await app(scope, receive, send)

@@ -141,4 +141,13 @@ async def test_an_answer_that_breaks_off_is_cut_off_not_completed(passing, recor
     recorder.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + b"x" * 10
     recorder.then_hang_up = True
     with pytest.raises(httpx.RemoteProtocolError):
-        await passing.client.post("/api/v1/asample", content=b"{}")
+        await passing.client.post("/api/v1/retrieve_future", content=b"{}")
+
+
+async def test_a_promise_that_breaks_off_is_as_if_there_were_none(passing, recorder) -> None:
+    """It is read whole before any of it goes down, so the SDK is told to come again."""
+    recorder.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n" + b"x" * 10
+    recorder.then_hang_up = True
+    answer = await passing.client.post("/api/v1/forward_backward", content=b"{}")
+    assert answer.status_code == 503
+    assert "did not answer" in answer.text

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
+from tinkex_proxy.api.watch import Watch
 from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
@@ -122,15 +123,15 @@ async def wait_for(
         DeadlineExceeded: the caller's time is over.
         OutcomeUnknown: the call was ended by our own end, wherever it was.
     """
-    gone = asyncio.get_running_loop().create_task(_hung_up(receive))
+    left = False
     entry.waiters += 1
     try:
-        await asyncio.wait(
-            (entry.task, gone), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        with Watch(receive):
+            await asyncio.wait((entry.task,), timeout=timeout_s)
+    except CallerLeft:
+        left = True
     finally:
         entry.waiters -= 1
-        gone.cancel()
     if entry.task.cancelled():
         raise OutcomeUnknown(
             "The proxy stopped before the answer was there. The call may have run; look at the "
@@ -144,7 +145,7 @@ async def wait_for(
         entry.task.cancel()
     else:
         entry.wanted = True
-    if gone.done() and not gone.cancelled():
+    if left:
         raise CallerLeft
     if taken_back:
         raise DeadlineExceeded("The deadline passed before the call left; nothing was sent.")
@@ -153,8 +154,3 @@ async def wait_for(
         "The deadline passed while the upstream was at work; the call goes on and counts. "
         f"Its answer will be at GET /v1/futures/{entry.id}."
     )
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

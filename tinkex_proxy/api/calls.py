@@ -5,7 +5,7 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 """
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -168,7 +168,7 @@ class CallRoute:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(16)
         extra = {"x-request-id": request_id}
         path = str(scope["path"])
         try:

@@ -23,8 +23,9 @@ from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.trace_context import NAMES, TraceContext
 from tinkex_proxy.runtime.transport import Passed, Passing
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
+from tinkex_proxy.runtime.whose import Whose
 
-__all__ = ["Seen", "hung_up", "passing_of", "placed", "relay"]
+__all__ = ["Seen", "passing_of", "placed", "relay"]
 
 # Bodies up to this size are read before they are sent; longer ones go up as they come.
 WHOLE_BYTES = 1024 * 1024
@@ -44,6 +45,9 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+
+_NOT_UP = _HOP_BY_HOP | {"content-length"}
+_NOT_BACK = _HOP_BY_HOP | {"date"}  # uvicorn dates it
 
 # Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
 Seen = Callable[[bytes], bytes]
@@ -100,6 +104,9 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
     timeout_s: float,
     body: bytes | None = None,
     hold: Hold | None = None,
+    short: bool = False,
+    whose: Whose | None = None,
+    route: str | None = None,
 ) -> Passing:
     """The request to pass on.
 
@@ -111,6 +118,9 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
         timeout_s: how long the head of an answer is waited for.
         body: its body, where that has been read.
         hold: what the request holds: its body, or of a longer one what is on its way.
+        short: whether the answer is known to be.
+        whose: what it is, in logs, and its place in a trace.
+        route: its path, from a set that callers cannot make grow.
 
     Raises:
         BodyStalled: nothing of the body came for too long.
@@ -132,7 +142,9 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
     else:
         whole = await read_body(headers, receive, limits, hold)
     named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
-    return Passing(str(scope["method"]), _target(scope), named, whole, timeout_s)
+    method, target = str(scope["method"]), _target(scope)
+    trace, calls = (None, ()) if whose is None else (whose.trace, (whose,))
+    return Passing(method, target, named, whole, timeout_s, short, trace, calls, route)
 
 
 def placed(passing: Passing, trace: TraceContext) -> Passing:
@@ -141,31 +153,30 @@ def placed(passing: Passing, trace: TraceContext) -> Passing:
     return replace(passing, headers=[*others, *trace.headers().items()], trace=trace)
 
 
-async def hung_up(receive: Receive) -> None:
-    """Wait until the caller has hung up; its body has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _shown(passed: Passed, seen: Seen) -> Passed:
-    whole = seen(b"".join([piece async for piece in passed.body]))
+    body = passed.body
+    whole = body if isinstance(body, bytes) else b"".join([piece async for piece in body])
+    whole = seen(whole)
     headers = [(n, v) for n, v in passed.headers if n.lower() != "content-length"]
-    return Passed(passed.status, [*headers, ("content-length", str(len(whole)))], _once(whole))
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+    return Passed(passed.status, [*headers, ("content-length", str(len(whole)))], whole)
 
 
 async def _pass_back(passed: Passed, send: Send) -> None:
     """Head first, then each piece as it comes."""
-    dropped = {*_HOP_BY_HOP, *_named_in_connection(passed.headers), "date"}  # uvicorn dates it
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in passed.headers
-        if name.lower() not in dropped
-    ]
+    headers = []
+    named: set[str] = set()
+    for given, value in passed.headers:
+        name = given.lower()
+        if name == "connection":
+            named = {*named, *_tokens(value)}
+        if name not in _NOT_BACK:
+            headers.append((name.encode("latin-1"), value.encode("latin-1")))
+    if named:
+        headers = [pair for pair in headers if pair[0].decode("latin-1") not in named]
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
+    if isinstance(passed.body, bytes):
+        await send({"type": "http.response.body", "body": passed.body})
+        return
     async for piece in passed.body:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
@@ -179,21 +190,22 @@ def _target(scope: Scope) -> str:
 
 
 def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[str, str]]:
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs_of(scope)]
-    dropped = {*_HOP_BY_HOP, *_named_in_connection(pairs)}
+    dropped = _HOP_BY_HOP
     if not keep_length:
-        dropped.add("content-length")  # the client sets it from the body it is given
-    return [
-        (name, value)
-        for name, value in pairs
-        if name not in dropped and not name.startswith("x-tinkex-")
-    ]
+        dropped = _NOT_UP  # the client sets the length from the body it is given
+    pairs = []
+    named: set[str] = set()
+    for raw, text in pairs_of(scope):
+        name, value = raw.decode("latin-1"), text.decode("latin-1")
+        if name == "connection":
+            named = {*named, *_tokens(value)}
+        if name not in dropped and not name.startswith("x-tinkex-"):
+            pairs.append((name, value))
+    return [pair for pair in pairs if pair[0] not in named] if named else pairs
 
 
-def _named_in_connection(headers: object) -> set[str]:
-    pairs = headers if isinstance(headers, list | tuple) else ()
-    said = [value for name, value in pairs if name.lower() == "connection"]
-    return {token.strip().lower() for value in said for token in value.split(",")}
+def _tokens(value: str) -> set[str]:
+    return {token.strip().lower() for token in value.split(",")}
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:

@@ -8,9 +8,9 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 """
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -28,12 +28,13 @@ from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.http_metrics import SDK_CALLS
-from tinkex_proxy.api.relay import Seen, hung_up, passing_of, placed, relay
+from tinkex_proxy.api.relay import Seen, passing_of, placed, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.api.traced import trace_named, trace_of
+from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
@@ -61,6 +62,8 @@ _LEFT = "withdrawn"
 _NEVER_SHED = frozenset({Operation.POLL, Operation.HEARTBEAT})
 # What is waited for with these is the upstream's work, not its taking a request.
 _ANSWERED_LATE = frozenset({Operation.POLL, Operation.QUERY})
+# These are answered with a promise, or a word. All else may be long, and goes down as it comes.
+_ANSWERED_SHORTLY = frozenset({Operation.SUBMIT, Operation.HEARTBEAT})
 _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
@@ -104,10 +107,6 @@ def operation_of(method: str, path: str) -> Operation:
     return Operation.SUBMIT if method == "POST" else Operation.QUERY
 
 
-class _Released(Exception):  # noqa: N818 - an event, not an error
-    """We end, and the answer to a relayed poll has not begun."""
-
-
 class _Sending:
     """What takes an answer, and knows whether one has begun.
 
@@ -124,7 +123,7 @@ class _Sending:
     def __init__(self, send: Send, clock: Clock) -> None:
         self._send = send
         self._clock = clock
-        self.request_id = uuid.uuid4().hex
+        self.request_id = secrets.token_hex(16)
         self.begun = False
         self.timed: Timed | None = None
 
@@ -217,9 +216,10 @@ class SdkRoute:
         accounts, light = self._services.accounts, _is_light(operation, headers)
         owner = accounts.key_id_of(key_of(headers))
         with self._services.intake.hold(owner, exempt=light) as hold:
-            incoming = await self._received(operation, scope, headers, receive, hold)
-            arrived = self._services.clock.now()
             trace = self._services.tracer.below(trace_of(scope))
+            whose = Whose(send.request_id, owner, trace)
+            incoming = await self._received(operation, scope, headers, receive, hold, whose)
+            arrived = self._services.clock.now()
             account = accounts.of(key_of(headers))
             if (this := asyncio.current_task()) is not None:
                 account.serve(this)  # busy: it must not be dropped while this call is under way
@@ -238,10 +238,8 @@ class SdkRoute:
             awaited = Part.COMPUTE if operation in _ANSWERED_LATE else Part.UPLOAD
             timeline = Timeline(arrived)
             timeline.enter(awaited, self._services.clock.now())
-            whose = Whose(send.request_id, account.key_id, trace)
             send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
-            route = _route_of(str(scope["path"]))
-            passing = replace(incoming.passing, trace=trace, calls=(whose,), route=route)
+            passing = incoming.passing
             place = self._services.tracer.below(trace)
             if place is not None and place is not trace:  # else it goes as it came
                 passing = placed(passing, place)
@@ -254,6 +252,7 @@ class SdkRoute:
         headers: Mapping[str, str],
         receive: Receive,
         hold: Hold,
+        whose: Whose,
     ) -> _Incoming:
         """Read what there is to read, within what the call may hold."""
         name = str(scope["path"]).removeprefix(_BASE)
@@ -275,6 +274,9 @@ class SdkRoute:
             timeout_s=self._timeout_s(operation),
             body=body,
             hold=hold,
+            short=operation in _ANSWERED_SHORTLY,
+            whose=whose,
+            route=_route_of(str(scope["path"])),
         )
         return _Incoming(name, passing, whole)
 
@@ -309,40 +311,13 @@ class SdkRoute:
         seen: Seen | None,
     ) -> None:
         """Pass a request on and its answer back, for as long as its caller stays."""
+        heard = receive if isinstance(passing.body, bytes) else None  # else it is being received
+        released = self._services.released if operation is Operation.POLL else None
         try:
-            await self._relay_while(operation, account, passing, receive, send, seen)
-        except _Released:
+            with Watch(heard, released, lambda: send.begun):
+                await self._relay_or_hold(account, operation, passing, send, seen)
+        except Released:
             await send_answer(send, try_again(_request_id(passing.body), "active", None), {})
-
-    async def _relay_while(
-        self,
-        operation: Operation,
-        account: Account,
-        passing: Passing,
-        receive: Receive,
-        send: _Sending,
-        seen: Seen | None,
-    ) -> None:
-        """Relay as long as the caller is there and, where it is a poll, we are."""
-        loop = asyncio.get_running_loop()
-        relaying = loop.create_task(self._relay_or_hold(account, operation, passing, send, seen))
-        gone: asyncio.Task[None] | None = None
-        if isinstance(passing.body, bytes):  # else its pieces are still being received
-            gone = loop.create_task(hung_up(receive))
-        released: asyncio.Task[bool] | None = None
-        if operation is Operation.POLL:
-            released = loop.create_task(self._services.released.wait())
-        tasks = [task for task in (relaying, gone, released) if task is not None]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if gone is not None and gone.done() and not relaying.done():
-                raise CallerLeft
-            if not relaying.done() and not send.begun:
-                raise _Released
-            await relaying
-        finally:
-            for task in tasks:
-                task.cancel()
 
     async def _relay_or_hold(
         self,

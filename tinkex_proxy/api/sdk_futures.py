@@ -14,9 +14,9 @@ from functools import partial
 import msgspec
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
-from tinkex_proxy.api.relay import hung_up
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
 from tinkex_proxy.api.server_timing import HEADER, server_timing
+from tinkex_proxy.api.watch import hung_up
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import (
     CircuitOpen,

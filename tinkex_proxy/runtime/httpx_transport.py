@@ -88,7 +88,9 @@ class HttpxTransport:
                 headers = [
                     (n.decode("latin-1"), v.decode("latin-1")) for n, v in answer.headers.raw
                 ]
-                yield Passed(answer.status_code, headers, answer.aiter_raw())
+                pieces = answer.aiter_raw()
+                whole = b"".join([piece async for piece in pieces]) if passing.whole else pieces
+                yield Passed(answer.status_code, headers, whole)
         except httpx.TransportError as error:
             raise _fault_of(error, passing.timeout_s) from None
 

@@ -11,7 +11,7 @@ has what was on the wire.
 
 import asyncio
 import copy
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -300,7 +300,7 @@ class LaneDriver:
                 batch,
                 calls,
                 repeatable=self._admitter.repeatable(self.flavour),
-                identity=uuid.uuid4().hex,
+                identity=secrets.token_hex(16),
                 leave=leave,
                 behalf=sent.behalf,
             )

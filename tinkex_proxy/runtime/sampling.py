@@ -7,7 +7,7 @@ submitted, further samples reuse it, those that come while it is being made incl
 
 import asyncio
 import contextlib
-import uuid
+import secrets
 from typing import Final
 
 import msgspec
@@ -101,7 +101,7 @@ def _ask(body: Sample, sampler: Sampler, leave: Leave, behalf: Behalf) -> Ask:
         operation=Operation.SUBMIT,
         path="/api/v1/asample",
         body=msgspec.json.encode(fields),
-        identity=uuid.uuid4().hex,
+        identity=secrets.token_hex(16),
         kind=Kind.SAMPLE,
         flow=leave.flow,
         leave=leave,

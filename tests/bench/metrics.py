@@ -29,10 +29,11 @@ from tests.processes import Process, processes
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.runtime.clock import MonotonicClock
 from tinkex_proxy.runtime.events import BatchLeft, CallEnded, Exchange
-from tinkex_proxy.runtime.metrics import Children, Ladder, Metrics
+from tinkex_proxy.runtime.metrics import Children, Metrics
 from tinkex_proxy.runtime.observer import Observer
 from tinkex_proxy.runtime.series import DURATION_BUCKETS, Refused
 from tinkex_proxy.runtime.snapshot import Snapshot
+from tinkex_proxy.runtime.tallies import Ladder
 
 GROUPS = 1000
 TURNS = 9

@@ -1,4 +1,17 @@
-from tinkex_proxy.runtime.events import Event, Hub, Note
+import inspect
+import re
+from typing import get_args
+
+import pytest
+
+from tinkex_proxy.runtime.events import CallCut, Event, Hub, Note
+from tinkex_proxy.runtime.feed import BreakerFeed, SnapshotFeed
+from tinkex_proxy.runtime.history import History
+from tinkex_proxy.runtime.logs import LogListener
+from tinkex_proxy.runtime.metrics import JournalMetrics, Metrics
+from tinkex_proxy.runtime.observer import Observer
+from tinkex_proxy.runtime.skew import Skew
+from tinkex_proxy.runtime.timing_metrics import TimingMetrics
 
 
 class Broken:
@@ -21,3 +34,34 @@ def test_a_listener_that_raises_breaks_nobody() -> None:
     hub.tell(Note("info", "hello"))
     assert kept.seen == [Note("info", "hello")]
     assert [str(error) for error in reported] == ["listener"]
+
+
+def test_who_wants_only_some_kinds_is_told_of_no_others() -> None:
+    class Choosy(Kept):
+        heard = frozenset({CallCut})
+
+    choosy, kept = Choosy(), Kept()
+    hub = Hub([choosy, kept], lambda error: None)
+    for event in (Note("info", "hello"), cut := CallCut(2), Note("info", "again")):
+        hub.tell(event)
+    assert choosy.seen == [cut]
+    assert len(kept.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        *(BreakerFeed, History, JournalMetrics, LogListener, Metrics, Observer, Skew),
+        *(SnapshotFeed, TimingMetrics),
+    ],
+)
+def test_who_says_what_he_wants_wants_all_that_he_takes(listener: type) -> None:
+    """Else a kind that is added to the one and not to the other would be lost."""
+    source = inspect.getsource(listener)
+    taken = {kind for kind in get_args(Event) if takes(source, kind.__name__)}
+    assert taken
+    assert taken <= listener.heard
+
+
+def takes(source: str, kind: str) -> bool:
+    return bool(re.search(rf"(case .*|isinstance\(event, .*)\b{kind}\b", source))

@@ -2,8 +2,6 @@ import itertools
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 
@@ -28,13 +26,13 @@ from tinkex_proxy.runtime.metrics import (
     MAX_CHILDREN,
     Children,
     JournalMetrics,
-    Ladder,
     Metrics,
     StateCollector,
     class_of,
     registry_of_process,
 )
 from tinkex_proxy.runtime.series import DURATION_BUCKETS, Refused
+from tinkex_proxy.runtime.tallies import Ladder, Tally
 from tinkex_proxy.runtime.trace_context import TraceContext
 
 
@@ -177,34 +175,17 @@ def test_every_status_has_a_class(status: int, told: str) -> None:
     assert class_of(status) == told
 
 
-@pytest.mark.parametrize("kind", [Counter, Ladder])
+@pytest.mark.parametrize("kind", [Tally, Ladder])
 def test_series_beyond_the_bound_are_refused_and_counted(registry, kind) -> None:
     refused = Refused()
     children = Children(kind("c", "Help.", ("a",), registry=registry), refused, most=2)
     for name in ("1", "2", "3", "4", "1"):
         child = children.get(name)
-        child.inc() if isinstance(child, Counter) else child.observe(1)
+        child.inc() if isinstance(child, Tally) else child.observe(1)
     text = generate_latest(registry)
     assert refused.count == 2
     assert b'a="2"' in text
     assert b'a="3"' not in text
-
-
-@given(st.lists(st.one_of(st.sampled_from(DURATION_BUCKETS), st.floats(0, 2000)), max_size=30))
-def test_a_ladder_counts_as_the_librarys_own_histogram_does(values: list[float]) -> None:
-    """On the bounds too, which belong to the bucket that they end."""
-    own, theirs = CollectorRegistry(), CollectorRegistry()
-    ladder = Ladder("h", "Help.", buckets=DURATION_BUCKETS, registry=own)
-    histogram = Histogram("h", "Help.", buckets=DURATION_BUCKETS, registry=theirs)
-    for value in values:
-        ladder.observe(value)
-        histogram.observe(value)
-
-    def samples(registry: CollectorRegistry) -> list[object]:
-        (family,) = registry.collect()
-        return [s for s in family.samples if not s.name.endswith("_created")]
-
-    assert samples(own) == samples(theirs)
 
 
 def test_a_trace_that_is_recorded_is_an_exemplar(registry) -> None:

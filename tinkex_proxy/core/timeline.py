@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["Held", "Part", "Stretch", "Timeline"]
+__all__ = ["UPSTREAM", "Held", "Part", "Stretch", "Timeline"]
 
 
 class Part(Enum):
@@ -43,10 +43,13 @@ class Part(Enum):
     @property
     def upstream(self) -> bool:
         """Whether it is the upstream's time and not the proxy's."""
-        return self in _UPSTREAM
+        return self in UPSTREAM
 
 
-_UPSTREAM = frozenset({Part.UPLOAD, Part.UPSTREAM_QUEUE, Part.COMPUTE, Part.DOWNLOAD})
+# The parts that are the upstream's time.
+UPSTREAM = frozenset({Part.UPLOAD, Part.UPSTREAM_QUEUE, Part.COMPUTE, Part.DOWNLOAD})
+# Every call is asked for its parts; going through the enumeration takes longer than the sum.
+_NOTHING = dict.fromkeys(Part, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class Timeline:
 
     def parts(self) -> Mapping[Part, float]:
         """Seconds of every part; they sum to `whole_s`."""
-        seconds = dict.fromkeys(Part, 0.0)
+        seconds = _NOTHING.copy()
         for stretch in self._stretches:
             seconds[stretch.part] += stretch.until - stretch.since
         return seconds

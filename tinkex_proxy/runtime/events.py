@@ -288,7 +288,7 @@ Event = (
 
 
 class Listener(Protocol):
-    """Who wants to know."""
+    """Who wants to know. One that wants only some kinds has them as `heard`, a set of types."""
 
     def on_event(self, event: Event) -> None:
         """Take one record; must be quick."""
@@ -308,11 +308,21 @@ class Hub:
     ) -> None:
         self._listeners = tuple(listeners)
         self._on_broken = on_broken
+        # By kind of event: a call tells of a handful, and most listeners want none of them.
+        self._hearers: dict[type[Event], tuple[Callable[[Event], None], ...]] = {}
 
     def tell(self, event: Event) -> None:
-        """Tell every listener, whatever the others do."""
-        for listener in self._listeners:
+        """Tell every listener that wants to know, whatever the others do."""
+        kind = type(event)
+        hearers = self._hearers.get(kind)
+        if hearers is None:
+            hearers = self._hearers[kind] = self._who_hears(kind)
+        for on_event in hearers:
             try:
-                listener.on_event(event)
+                on_event(event)
             except Exception as error:  # noqa: BLE001 - whatever a listener does must not reach a call
                 self._on_broken(error)
+
+    def _who_hears(self, kind: type[Event]) -> tuple[Callable[[Event], None], ...]:
+        asked = [(each, getattr(each, "heard", None)) for each in self._listeners]
+        return tuple(each.on_event for each, heard in asked if heard is None or kind in heard)

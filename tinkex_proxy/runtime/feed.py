@@ -122,6 +122,8 @@ class Feed:
 class BreakerFeed(Feed):
     """What moves: the changes of state of the circuit breakers, as they come."""
 
+    heard = frozenset({BreakerDropped, Transition})
+
     def on_event(self, event: Event) -> None:
         """Take one record."""
         match event:
@@ -143,6 +145,8 @@ class BreakerFeed(Feed):
 
 class SnapshotFeed(Feed):
     """The metrics, in intervals."""
+
+    heard = frozenset({SnapshotTaken})
 
     def on_event(self, event: Event) -> None:
         """Take one record."""

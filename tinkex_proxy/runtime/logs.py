@@ -109,6 +109,13 @@ class LogListener:
     def __init__(self) -> None:
         self._log = structlog.get_logger("tinkex_proxy")
 
+    heard = frozenset(
+        {
+            *(BatchLeft, CallTimed, JournalFailed, JournalMended, ModelsLost, Note, Repeated),
+            *(SnapshotTaken, Transition),
+        }
+    )
+
     def on_event(self, event: Event) -> None:
         """Write one record, if it is worth a line."""
         match event:

@@ -31,6 +31,8 @@ class Observer:
         for row in SNAPSHOT.values():
             snapshot.declare(row.name, row.kind)
 
+    heard = frozenset({BatchLeft, Trained})
+
     def on_event(self, event: Event) -> None:
         """Take one record."""
         match event:

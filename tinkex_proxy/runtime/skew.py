@@ -32,6 +32,8 @@ class Skew:
         self._date: str | None = None
         self.seconds: float | None = None
 
+    heard = frozenset({Exchange})
+
     def on_event(self, event: Event) -> None:
         """Take one record; of the answers of one second the first is enough."""
         if isinstance(event, Exchange) and event.date is not None and event.date != self._date:

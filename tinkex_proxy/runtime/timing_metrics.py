@@ -6,13 +6,14 @@ sum of all parts what share of all time it took.
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
-from tinkex_proxy.core.timeline import Part
+from tinkex_proxy.core.timeline import UPSTREAM, Part
 from tinkex_proxy.runtime.events import CallTimed, Event
 from tinkex_proxy.runtime.futures import QUEUE_STATES
-from tinkex_proxy.runtime.metrics import Children, Ladder
+from tinkex_proxy.runtime.metrics import Children
 from tinkex_proxy.runtime.series import SERIES, Refused
+from tinkex_proxy.runtime.tallies import Ladder, Tally
 
 __all__ = ["TimingMetrics"]
 
@@ -31,8 +32,10 @@ class TimingMetrics:
         self._overhead = _ladders("tinkex_proxy_overhead_seconds", registry, refused)
         name = "tinkex_proxy_upstream_queue_seconds_total"
         row = SERIES[name]
-        self._held = Children(Counter(name, row.text, row.labels, registry=registry), refused)
+        self._held = Children(Tally(name, row.text, row.labels, registry=registry), refused)
         self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
+
+    heard = frozenset({CallTimed})
 
     def on_event(self, event: Event) -> None:
         """Count one record."""
@@ -40,10 +43,12 @@ class TimingMetrics:
             return
         named, line = event.operation, event.timeline
         parts, ladders = line.parts(), self._by_operation.get(named) or self._bind(named)
+        own_s = 0.0
         for part, seconds in parts.items():
             if seconds:
                 ladders[part].observe(seconds)
-        self._overhead.get(named).observe(line.overhead_s)
+                own_s += 0.0 if part in UPSTREAM else seconds
+        self._overhead.get(named).observe(own_s)
         if line.held is not None:
             state = line.held.state
             state = state if state in QUEUE_STATES else QUEUE_STATES[-1]

@@ -22,7 +22,6 @@ import asyncio
 import contextlib
 import select
 import socket
-from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -56,19 +55,21 @@ class _Parting(ServerState):
 class _HalfClosing(asyncio.Transport):
     """A transport whose `close` half-closes, reads on, and closes when the client has.
 
+    The head of an answer waits until the end of the event loop's turn for the beginning of its
+    body: uvicorn writes them one after the other, and each write wakes the client.
+
     Args:
         inner: the transport.
-        later: calls a function after so many seconds.
+        loop: calls later.
     """
 
-    def __init__(
-        self,
-        inner: asyncio.Transport,
-        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
-    ) -> None:
+    def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._inner = inner
-        self._later = later
+        self._later = loop.call_later
+        self._soon = loop.call_soon
+        self._head_is_next = False
+        self._head: bytes | bytearray | memoryview | None = None
         self._parting = False
         self._heard = False
         self._looks = 0
@@ -79,6 +80,7 @@ class _HalfClosing(asyncio.Transport):
         if self._parting:
             return
         self._parting = True
+        self._flush()
         if self._inner.is_closing() or not self._inner.can_write_eof():
             self._inner.close()
             return
@@ -110,7 +112,24 @@ class _HalfClosing(asyncio.Transport):
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._inner.write(data)
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._inner.writelines((head, data))
+        elif self._head_is_next:
+            self._head_is_next, self._head = False, data
+            self._soon(self._flush)
+        else:
+            self._inner.write(data)
+
+    def expect_head(self) -> None:
+        """Take what is written next for a head."""
+        self._head_is_next = True
+
+    def _flush(self) -> None:
+        """Write a head whose body has not come with it."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._inner.write(head)
 
     @override
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -134,7 +153,7 @@ class Connection(HttpToolsProtocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_HalfClosing(transport, self.loop.call_later))
+        super().connection_made(_HalfClosing(transport, self.loop))
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,6 +174,7 @@ class Connection(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
+        self.transport.expect_head()
         super().on_headers_complete()
         self._half_read = False
         if self.server_state.farewell:

@@ -73,6 +73,9 @@ def serve(
     """
     configure_logs(settings.log.level, settings.log.format)
     _allow_many_files()
+    # One thread of the HTTP client's own (tokio's) can do more than the one that runs Python; with
+    # more, each answer wakes another that then waits for Python's lock: two took a third longer.
+    os.environ.setdefault("TOKIO_WORKER_THREADS", "1")  # noqa: TID251 - written, for it to read
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(_listen(settings)))
         store = open_store(settings)

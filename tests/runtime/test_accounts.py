@@ -3,7 +3,7 @@ import secrets
 import pytest
 
 from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
-from tinkex_proxy.runtime.accounts import Accounts
+from tinkex_proxy.runtime.accounts import MAX_KEY_IDS, Accounts
 
 
 class Made:
@@ -37,6 +37,17 @@ def test_a_key_id_tells_nothing_and_differs_between_salts() -> None:
     assert one.key_id("tml-a") != other.key_id("tml-a")
     assert "tml" not in one.key_id("tml-a")
     assert one.key_id(None) == "none"
+
+
+def test_names_are_remembered_within_bounds() -> None:
+    """Callers may send any key, and any number of them."""
+    registry = accounts()
+    names = {registry.key_id(str(number)) for number in range(3 * MAX_KEY_IDS)}
+    assert len(names) == 3 * MAX_KEY_IDS
+    long = "k" * 10_000
+    assert registry.key_id(long) == registry.key_id(long)
+    assert len(registry._key_ids) <= MAX_KEY_IDS
+    assert long not in registry._key_ids
 
 
 def test_a_key_has_the_same_name_under_the_same_salt() -> None:

@@ -24,6 +24,13 @@ __all__ = ["ACTION_HEADER", "LOOKING", "Guard"]
 
 # What our own page sends with every button.
 ACTION_HEADER: Final = "x-tinkex-action"
+_LOOKED_AT: Final = {
+    b"host": 0,
+    b"origin": 1,
+    b"sec-fetch-site": 2,
+    b"sec-fetch-dest": 3,
+    ACTION_HEADER.encode(): 4,
+}
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 # Methods that change nothing.
 LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -62,15 +69,19 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
-        hosts, origins, sites, wanted, acts = _values(
-            scope, b"host", b"origin", b"sec-fetch-site", b"sec-fetch-dest", ACTION_HEADER.encode()
-        )
+        hosts, origins, sites, wanted, acts = found = _nothing()
+        for name, value in pairs_of(scope):
+            place = _LOOKED_AT.get(name)
+            if place is not None:
+                found[place].append(value.decode("latin-1").strip().lower())
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             said = " and ".join(map(repr, hosts)) or "no Host"
             return ForeignHost(
                 f"This proxy does not answer to {said}. Use localhost, or add the name to "
                 "server.allowed_hosts."
             )
+        if not (origins or sites or wanted):
+            return None  # no browser
         own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
         foreign = [origin for origin in origins if origin.lower() not in own]
         # A link on another site that a person follows to a page of ours is no script's request.
@@ -78,7 +89,7 @@ class Guard:
         if foreign or ("cross-site" in sites and not followed):
             said = repr(foreign[0]) if foreign else "another site"
             return ForeignOrigin(f"A web page of {said} may not use this proxy.")
-        if (origins or sites or wanted) and not acts and _changes_for_all(scope):
+        if not acts and _changes_for_all(scope):
             return ForeignOrigin(
                 f"A browser has to send the header {ACTION_HEADER} with what changes something."
             )
@@ -92,18 +103,14 @@ class Guard:
         return _is_address(name) if self._any_address else _is_loopback(name)
 
 
+def _nothing() -> tuple[list[str], list[str], list[str], list[str], list[str]]:
+    return [], [], [], [], []
+
+
 def _changes_for_all(scope: Scope) -> bool:
     """Whether a request is an operator's and does more than look."""
     path = str(scope["path"])
     return scope.get("method") not in LOOKING and not path.startswith(CALLERS)
-
-
-def _values(scope: Scope, *wanted: bytes) -> tuple[list[str], ...]:
-    found: dict[bytes, list[str]] = {name: [] for name in wanted}
-    for name, value in pairs_of(scope):
-        if name in found:
-            found[name].append(value.decode("latin-1").strip().lower())
-    return tuple(found[name] for name in wanted)
 
 
 def _has_port(host: str) -> bool:

@@ -82,9 +82,12 @@ async def relay(
         passing = replace(passing, headers=[*headers, ("accept-encoding", "identity")])
     begun = False
     try:
+        if passing.short:
+            passed = await upstream.relay_whole(operation, passing)
+            await _pass_back(await _shown(passed, seen), send)
+            return
         async with upstream.relay(operation, passing) as passed:
-            good = 200 <= passed.status < 300
-            answer = await _shown(passed, seen) if seen is not None and good else passed
+            answer = await _shown(passed, seen)
             if pause is not None and passed.status >= 500:
                 await pause()
             begun = True
@@ -153,10 +156,11 @@ def placed(passing: Passing, trace: TraceContext) -> Passing:
     return replace(passing, headers=[*others, *trace.headers().items()], trace=trace)
 
 
-async def _shown(passed: Passed, seen: Seen) -> Passed:
-    body = passed.body
-    whole = body if isinstance(body, bytes) else b"".join([piece async for piece in body])
-    whole = seen(whole)
+async def _shown(passed: Passed, seen: Seen | None) -> Passed:
+    """An answer; a good one as it is to be after somebody has seen it."""
+    if seen is None or not 200 <= passed.status < 300:
+        return passed
+    whole = seen(b"".join([piece async for piece in passed.pieces()]))
     headers = [(n, v) for n, v in passed.headers if n.lower() != "content-length"]
     return Passed(passed.status, [*headers, ("content-length", str(len(whole)))], whole)
 
@@ -177,7 +181,7 @@ async def _pass_back(passed: Passed, send: Send) -> None:
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})
         return
-    async for piece in passed.body:
+    async for piece in passed.pieces():
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 

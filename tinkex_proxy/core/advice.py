@@ -52,8 +52,10 @@ def _wait_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
+    if not text:
+        return None
     try:
-        return float(text or "")
+        return float(text)
     except ValueError:
         return None
 

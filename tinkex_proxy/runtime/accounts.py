@@ -8,11 +8,16 @@ key serves callers that send none; a caller's own key is used for that caller an
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from tinkex_proxy.errors import ApiKeyMissing, TooManyKeys
 from tinkex_proxy.runtime.account import Account
 
 __all__ = ["Accounts"]
+
+# Public names that are remembered: of so many keys, no longer than keys are.
+MAX_KEY_IDS: Final = 256
+MAX_KEY_LENGTH: Final = 255
 
 
 class Accounts:
@@ -41,6 +46,7 @@ class Accounts:
         self._max_keys = max_keys
         self._salt = salt
         self._accounts: dict[str, Account] = {}
+        self._key_ids: dict[str, str] = {}  # every call asks
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._accounts.values())
@@ -88,7 +94,14 @@ class Accounts:
         """The public name of a key."""
         if key is None:
             return "none"
-        return hashlib.blake2b(key.encode(), key=self._salt, digest_size=4).hexdigest()
+        found = self._key_ids.get(key)
+        if found is None:
+            found = hashlib.blake2b(key.encode(), key=self._salt, digest_size=4).hexdigest()
+            if len(self._key_ids) >= MAX_KEY_IDS:  # callers may send any
+                self._key_ids.clear()
+            if len(key) <= MAX_KEY_LENGTH:
+                self._key_ids[key] = found
+        return found
 
     def _make_room(self) -> None:
         if len(self._accounts) < self._max_keys:

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 
@@ -88,11 +89,18 @@ class HttpxTransport:
                 headers = [
                     (n.decode("latin-1"), v.decode("latin-1")) for n, v in answer.headers.raw
                 ]
-                pieces = answer.aiter_raw()
-                whole = b"".join([piece async for piece in pieces]) if passing.whole else pieces
-                yield Passed(answer.status_code, headers, whole)
+                yield Passed(answer.status_code, headers, answer.aiter_raw())
         except httpx.TransportError as error:
             raise _fault_of(error, passing.timeout_s) from None
+
+    async def relay_whole(self, passing: Passing) -> Passed:
+        """Pass a request on, and give its answer when all of it is there.
+
+        Raises:
+            TransportFault: no whole answer came.
+        """
+        async with self.relay(passing) as passed:
+            return replace(passed, body=b"".join([piece async for piece in passed.pieces()]))
 
     async def close(self) -> None:
         """Close every connection."""

@@ -48,16 +48,19 @@ class ScriptedTransport:
         Raises:
             TransportFault: the script says so.
         """
+        yield await self.relay_whole(passing)
+
+    async def relay_whole(self, passing: Passing) -> Passed:
+        """Note the request, as one that was read whole, and answer it.
+
+        Raises:
+            TransportFault: the script says so.
+        """
         given = passing.body
         whole = given if isinstance(given, bytes) else b"".join([piece async for piece in given])
         noted = Request(passing.method, passing.path, dict(passing.headers), whole)
         answer = await self.send(noted)
-
-        async def pieces() -> AsyncIterator[bytes]:
-            yield answer.body
-
-        body = answer.body if passing.whole else pieces()
-        yield Passed(answer.status, list(answer.headers.items()), body)
+        return Passed(answer.status, list(answer.headers.items()), answer.body)
 
     async def close(self) -> None:
         """Note that it was closed."""

@@ -84,8 +84,8 @@ class Passing:
         path: path and query as they came, starting with a slash.
         headers: name and value, in order; end-to-end ones only.
         body: the whole body, or its pieces as they come.
-        timeout_s: seconds until the head of the answer must be there; all of it, where it is whole.
-        whole: whether the answer is short, and is to be read whole: that takes half the work.
+        timeout_s: seconds until the head of the answer must be there; all of it, where it is short.
+        short: whether the answer is known to be, and is to be read whole: that is half the work.
         trace: its place in a trace; its headers say it too.
         calls: what it is, in logs.
         route: its path, from a set that callers cannot make grow.
@@ -96,7 +96,7 @@ class Passing:
     headers: Sequence[tuple[str, str]]
     body: bytes | AsyncIterator[bytes]
     timeout_s: float
-    whole: bool = False
+    short: bool = False
     trace: TraceContext | None = None
     calls: Sequence[Whose] = ()
     route: str | None = None
@@ -109,6 +109,14 @@ class Passed:
     status: int
     headers: Sequence[tuple[str, str]]
     body: bytes | AsyncIterator[bytes]
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its body as it comes."""
+        if isinstance(self.body, bytes):
+            yield self.body
+            return
+        async for piece in self.body:
+            yield piece
 
 
 class TransportFault(Exception):  # noqa: N818 - it carries a Fault
@@ -140,6 +148,14 @@ class Transport(Protocol):
 
         Raises:
             TransportFault: no head of an answer came, or its body broke off.
+        """
+        ...
+
+    async def relay_whole(self, passing: Passing) -> Passed:
+        """Pass a request on, and give its answer when all of it is there.
+
+        Raises:
+            TransportFault: no whole answer came.
         """
         ...
 
@@ -196,11 +212,6 @@ class PyqwestTransport:
         """Pass a request on and its answer back, without reading either."""
         ask = (passing.method, self._base_url + passing.path, passing.headers, passing.body)
         try:
-            if passing.whole:
-                async with asyncio.timeout(passing.timeout_s):
-                    whole = await self._client.execute(*ask)
-                yield Passed(whole.status, list(whole.headers.items()), bytes(whole.content))
-                return
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(passing.timeout_s):
                     answer = await stack.enter_async_context(self._client.stream(*ask))
@@ -208,6 +219,16 @@ class PyqwestTransport:
                 yield Passed(answer.status, list(answer.headers.items()), pieces)
         except _FAILURES as error:
             raise _fault_of(error, passing.timeout_s) from None
+
+    async def relay_whole(self, passing: Passing) -> Passed:
+        """Pass a request on, and give its answer when all of it is there."""
+        ask = (passing.method, self._base_url + passing.path, passing.headers, passing.body)
+        try:
+            async with asyncio.timeout(passing.timeout_s):
+                whole = await self._client.execute(*ask)
+        except _FAILURES as error:
+            raise _fault_of(error, passing.timeout_s) from None
+        return Passed(whole.status, list(whole.headers.items()), bytes(whole.content))
 
     async def close(self) -> None:
         """Close every connection."""

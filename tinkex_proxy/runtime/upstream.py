@@ -14,9 +14,11 @@ A long poll is no probe of a half-open circuit: it is held for minutes, and who 
 be refused. A question goes first in its place.
 """
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -58,6 +60,7 @@ JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
 _UNGUARDED = frozenset({Operation.HEARTBEAT, Operation.PROBE})
+_KEYS = frozenset({"x-api-key", "authorization"})
 _KNOCK = "/api/v1/healthz"
 KNOCK_TIMEOUT_S = 5.0
 # Submits of one key that are out at once; the SDK's own figure for samples.
@@ -195,7 +198,7 @@ class Upstream:
         status, wait_s = None, None
         try:
             response = await self._ask(ask)
-            status, wait_s = response.status, advice_of(response.headers).wait_s
+            status, wait_s = response.status, _wait_s(response.status, response.headers.items())
         finally:
             self.pace.ended(sent_at, status, wait_s=wait_s)
         return response
@@ -240,31 +243,28 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
+        with await self._relaying(operation, passing) as relaying:
+            async with self._transport.relay(self._with_key(passing)) as passed:
+                relaying.answered(passed)
+                yield passed
+
+    async def relay_whole(self, operation: Operation, passing: Passing) -> Passed:
+        """The same, where the answer is short: it is there whole, or not at all.
+
+        Raises:
+            CircuitOpen: the breaker is open; nothing was sent.
+            Unanswered: no answer came, or it broke off.
+        """
+        with await self._relaying(operation, passing) as relaying:
+            passed = await self._transport.relay_whole(self._with_key(passing))
+            relaying.answered(passed)
+            return passed
+
+    async def _relaying(self, operation: Operation, passing: Passing) -> "_Relaying":
         guarded = operation not in _UNGUARDED
         permit = await self._permit(operation) if guarded else None
-        began = self._clock.now()
-        status: int | None = None
-        outcome, detail, silence = Outcome.NEUTRAL, "cancelled", None
-        try:
-            async with self._transport.relay(self._with_key(passing)) as passed:
-                status = passed.status
-                if operation is Operation.SUBMIT:
-                    headers = {name.lower(): value for name, value in passed.headers}
-                    self.pace.heard(began, status, wait_s=advice_of(headers).wait_s)
-                yield passed
-            outcome, detail = of_status(operation, status), f"{passing.path} answered {status}"
-        except TransportFault as fault:
-            outcome, detail = of_fault(fault.fault), f"{passing.path}: {fault.detail}"
-            silence = fault.fault.value
-            raise Unanswered(fault.fault, fault.detail) from None
-        finally:
-            if guarded:
-                timed, calls = operation is not Operation.POLL, passing.calls
-                self.breaker.settle(permit, outcome, detail, timed=timed, calls=calls)
-            took = self._clock.now() - began
-            path = passing.path.partition("?")[0]
-            told = (operation.value, status, outcome, took, passing.method, path)
-            self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
+        breaker = self.breaker if guarded else None
+        return _Relaying(operation, passing, breaker, permit, self.pace, self._clock, self._hub)
 
     async def _permit(self, operation: Operation) -> Permit | None:
         """Leave to send.
@@ -294,8 +294,9 @@ class Upstream:
             self.breaker.settle(permit, outcome, detail)
 
     def _with_key(self, passing: Passing) -> Passing:
-        if any(name in {"x-api-key", "authorization"} for name, _ in passing.headers):
-            return passing
+        for name, _ in passing.headers:
+            if name in _KEYS:
+                return passing
         return replace(passing, headers=[*passing.headers, *self._auth.items()])
 
     def _request(self, ask: Ask, trace: TraceContext | None = None) -> Request:
@@ -312,6 +313,78 @@ class Upstream:
             headers["connection"] = "close"
         timeout_s = self._timeout_s if ask.timeout_s is None else ask.timeout_s
         return Request(ask.method, ask.path, headers, ask.body, timeout_s, ask.on_head)
+
+
+class _Relaying:
+    """A request of a caller's own on its way: as a context, it is judged and told of at its end."""
+
+    __slots__ = (
+        *("_began", "_breaker", "_clock", "_hub", "_operation", "_pace", "_passing", "_permit"),
+        "_status",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what an exchange is made of
+        self,
+        operation: Operation,
+        passing: Passing,
+        breaker: Breaker | None,
+        permit: Permit | None,
+        pace: Pace,
+        clock: Clock,
+        hub: Hub,
+    ) -> None:
+        self._operation = operation
+        self._passing = passing
+        self._breaker = breaker
+        self._permit = permit
+        self._pace = pace
+        self._clock = clock
+        self._hub = hub
+        self._began = clock.now()
+        self._status: int | None = None
+
+    def answered(self, passed: Passed) -> None:
+        """Note an answer's head."""
+        self._status = passed.status
+        if self._operation is Operation.SUBMIT:
+            wait_s = _wait_s(passed.status, passed.headers)
+            self._pace.heard(self._began, passed.status, wait_s=wait_s)
+
+    def __enter__(self) -> Self:
+        """It goes."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It is over."""
+        passing, status, silence = self._passing, self._status, None
+        outcome, detail = Outcome.NEUTRAL, "cancelled"
+        if error is None and status is not None:
+            outcome = of_status(self._operation, status)
+            detail = f"{passing.path} answered {status}"
+        elif isinstance(error, TransportFault):
+            outcome, silence = of_fault(error.fault), error.fault.value
+            detail = f"{passing.path}: {error.detail}"
+        if self._breaker is not None:
+            timed, calls = self._operation is not Operation.POLL, passing.calls
+            self._breaker.settle(self._permit, outcome, detail, timed=timed, calls=calls)
+        took = self._clock.now() - self._began
+        path = passing.path.partition("?")[0]
+        told = (self._operation.value, status, outcome, took, passing.method, path)
+        self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
+        if isinstance(error, TransportFault):
+            raise Unanswered(error.fault, error.detail) from None
+
+
+def _wait_s(status: int, headers: Iterable[tuple[str, str]]) -> float | None:
+    """Seconds that a refusal asks to wait, if it does."""
+    if status < 400:
+        return None
+    return advice_of({name.lower(): value for name, value in headers}).wait_s
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

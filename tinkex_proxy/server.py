@@ -20,7 +20,6 @@ import math
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
 
@@ -33,7 +32,6 @@ from tinkex_proxy.api.listener import listen_tcp, listen_unix, url_of
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.errors import BadConfiguration
-from tinkex_proxy.runtime.aside import GIVE_WAY_S
 from tinkex_proxy.runtime.drain import Ending, Stage
 from tinkex_proxy.runtime.logs import configure_logs
 from tinkex_proxy.runtime.malloc import keep_memory
@@ -170,7 +168,6 @@ async def _run(
     _heed_signals(proxy)
     running = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
     await _first_of(running, server.up.wait())
-    sys.setswitchinterval(GIVE_WAY_S)
     keep_memory()
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
     if on_ready is not None and server.started:

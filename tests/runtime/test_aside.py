@@ -1,11 +1,12 @@
 """What is large is done in a thread, what is small at once."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
-from tinkex_proxy.runtime.aside import Aside
+from tinkex_proxy.runtime.aside import GIVE_WAY_S, Aside
 
 
 @pytest.fixture
@@ -34,6 +35,17 @@ async def test_large_work_is_done_in_a_thread_while_the_loop_goes_on(aside) -> N
     await asyncio.sleep(0)
     go_on.set()
     assert (await doing).startswith("aside")
+
+
+async def test_threads_give_way_sooner_while_there_is_such_work_alone(aside) -> None:
+    usual_s = sys.getswitchinterval()
+    go_on = threading.Event()
+    doing = [asyncio.create_task(aside.do(go_on.wait, large=True)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert sys.getswitchinterval() == GIVE_WAY_S
+    go_on.set()
+    await asyncio.gather(*doing)
+    assert sys.getswitchinterval() == usual_s
 
 
 async def test_what_fails_there_fails_here(aside) -> None:

@@ -203,7 +203,7 @@ async def test_a_large_call_goes_in_parts_and_comes_back_whole(account, service)
     answer = await trainer.train(account, call(model_id, *range(1, 8)), Ticket())
     sizes = [len(b["forward_backward_input"]["data"]) for n, b in service.submits[1:]]
     assert sizes == [3, 3, 1]
-    assert [r["logprobs"].data for r in answer.loss_fn_outputs] == [[-n] for n in range(1, 8)]
+    assert [r["logprobs"].values() for r in answer.loss_fn_outputs] == [[-n] for n in range(1, 8)]
     assert (answer.loss, answer.batch.datums) == (28, 7)
     assert answer.metrics["loss:sum"] == 21.0
 

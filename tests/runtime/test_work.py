@@ -71,7 +71,7 @@ async def test_an_answer_is_split_or_explained(reply) -> None:
     outputs = [{"logprobs": {"data": [n, n]}} for n in (1, 2)]
     good = reply(200, {"loss_fn_outputs": outputs, "metrics": {"a:sum": 3.0}})
     shares = read(good, works, [1, 1], batch_id="m#5")
-    assert [share.output.records[0]["logprobs"].data for share in shares] == [[1, 1], [2, 2]]
+    assert [share.output.records[0]["logprobs"].values() for share in shares] == [[1, 1], [2, 2]]
     assert [share.output.metrics for share in shares] == [{}, {}]
     with pytest.raises(UpstreamFault):
         read(

@@ -1,6 +1,7 @@
 import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from tinker.proto import tinker_public_pb2 as sdk
 from tinker.proto.response_conv import deserialize_forward_backward_output
 
 from tinkex_proxy.errors import UpstreamFault
-from tinkex_proxy.wire.output import Output, TensorOut, decode_output, loss_sum_of
+from tinkex_proxy.wire.output import Output, Record, TensorOut, decode_output, loss_sum_of
 
 PROTOBUF = "application/x-protobuf"
 NUMPY = {
@@ -18,6 +19,10 @@ NUMPY = {
     sdk.DTYPE_INT32: "<i4",
     sdk.DTYPE_BFLOAT16: "<u2",
 }
+
+
+def read(record: Record) -> Record:
+    return {name: msgspec.structs.replace(t, data=t.values()) for name, t in record.items()}
 
 
 @st.composite
@@ -74,15 +79,50 @@ def test_json_answers_are_read_with_what_they_leave_out() -> None:
     }
     output = decode_output(json.dumps(body).encode(), "application/json; charset=utf-8")
     assert output.loss_fn_output_type == "scalar"
-    assert output.records == (
+    assert [read(record) for record in output.records] == [
         {"logprobs": TensorOut([-1, -2.5], "float32", [2])},
         {"x": TensorOut([1, 2], "int64", [2, 1])},
-    )
+    ]
     assert output.metrics["a:mean"] == 1.0
     assert math.isnan(output.metrics["b:mean"])
     odd = decode_output(b'{"loss_fn_outputs":[{"a":{"data":[null]}}]}', "application/json")
-    assert math.isnan(odd.records[0]["a"].data[0])
+    assert math.isnan(odd.records[0]["a"].values()[0])
     assert odd.metrics == {}
+
+
+NUMBER = st.one_of(st.none(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False))
+
+
+@given(st.lists(NUMBER.filter(lambda x: x is None or math.isfinite(x)), max_size=5), st.booleans())
+def test_the_numbers_of_json_answers_are_counted_and_passed_on_as_they_came(
+    numbers, spaced
+) -> None:
+    """However they are written, none, one or several; reading them gives what they say."""
+    text = json.dumps(numbers, indent=1 if spaced else None).encode()
+    body = b'{"loss_fn_outputs":[{"a":{"data":%b}}]}' % text
+    (record,) = decode_output(body, "application/json").records
+    whole = msgspec.json.encode(record)
+    assert text in whole
+    assert json.loads(whole) == {
+        "a": {"data": numbers, "dtype": "float32", "shape": [len(numbers)]}
+    }
+    assert [None if math.isnan(x) else x for x in record["a"].values()] == numbers
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["[true]", "[1,false]", '["1"]', "[[1]]", "[{}]", "{}", "null", "1", "12", '"[,]"', "[[],[]]"],
+)
+def test_what_is_no_array_of_numbers_is_given_to_nobody(data: str) -> None:
+    body = b'{"loss_fn_outputs":[{"a":{"data":%b}}]}' % data.encode()
+    with pytest.raises(UpstreamFault, match="no array of numbers"):
+        decode_output(body, "application/json")
+
+
+def test_a_number_that_no_double_holds_is_found_when_it_is_read() -> None:
+    body = b'{"loss_fn_outputs":[{"a":{"data":[1e999]}}]}'
+    with pytest.raises(UpstreamFault, match="out of range"):
+        decode_output(body, "application/json").records[0]["a"].values()
 
 
 def with_field(**fields: object) -> bytes:
@@ -99,6 +139,7 @@ OFFSETS = (0).to_bytes(8, "little") + (4).to_bytes(8, "little")
     [
         (b'{"error": "no"}', "application/json"),
         (b'{"loss_fn_outputs": ', "application/json"),
+        (b'{"loss_fn_outputs":[{"a":{"data":[1,]}}]}', "application/json"),
         (b'{"loss_fn_outputs": [], "loss_fn_output_type": "\xff"}', "application/json"),
         (b"<html>", "text/html"),
         (b"\x12\x05", PROTOBUF),

@@ -34,7 +34,7 @@ def own_loss_of(loss_fn: str, data: bytes, output: Output) -> float | None:
     """
     records = output.records
     if all("elementwise_loss" in record for record in records):
-        return sum(sum(record["elementwise_loss"].data) for record in records)
+        return sum(sum(record["elementwise_loss"].values()) for record in records)
     datums = pb.ForwardBackwardRequest.FromString(data).data if loss_fn == "cross_entropy" else ()
     if len(datums) != len(records):
         return None
@@ -44,7 +44,7 @@ def own_loss_of(loss_fn: str, data: bytes, output: Output) -> float | None:
 
 
 def _of_packed(datum: pb.Datum, record: Record) -> float | None:
-    logprobs = record["logprobs"].data if "logprobs" in record else []
+    logprobs = record["logprobs"].values() if "logprobs" in record else []
     weights = unpack("f", datum.loss_fn_inputs["weights"].dense)
     if not logprobs or len(weights) != len(logprobs):
         return None
@@ -54,12 +54,12 @@ def _of_packed(datum: pb.Datum, record: Record) -> float | None:
 
 def _of(loss_fn: str, datum: Datum, record: Record) -> float | None:
     if loss_fn == "cross_entropy" and "logprobs" in record:
-        logprobs = record["logprobs"].data
+        logprobs = record["logprobs"].values()
         weights = _weights(datum, len(logprobs))
         if weights is not None and len(weights) == len(logprobs):
             products: Iterable[float] = map(mul, weights, logprobs)
             return -sum(products)
-    return sum(record["elementwise_loss"].data) if "elementwise_loss" in record else None
+    return sum(record["elementwise_loss"].values()) if "elementwise_loss" in record else None
 
 
 def _weights(datum: Datum, count: int) -> list[float] | None:

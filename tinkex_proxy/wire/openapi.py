@@ -1,8 +1,8 @@
 """The JSON schemas of the plain calls, from the structs that decode and encode them.
 
 What those structs leave to a later stage is put together here: the two forms of a datum and the
-kinds of chunk, each of which one struct decodes, and the items of arrays that are decoded one by
-one.
+kinds of chunk, each of which one struct decodes, the items of arrays that are decoded one by one,
+and the numbers of answers, which may be JSON already.
 """
 
 from collections.abc import Iterable
@@ -55,6 +55,9 @@ def openapi_schemas() -> dict[str, Json]:
     _items(schemas["Training"], "data", "Datum")
     _items(schemas["TrainingBatch"], "requests", "Training")
     _items(schemas["OptimStepBatch"], "requests", "OptimStep")
+    numbers = _properties(schemas["TensorOut"])["data"]
+    numbers |= {"type": "array", "items": {"type": "number"}}
+    del numbers["anyOf"]
     tokens = {"type": "array", "items": {"type": "integer"}}
     _properties(schemas["Sample"])["prompt"]["anyOf"] = [tokens, {"$ref": _ROOT + "ModelInput"}]
     return schemas

@@ -2,8 +2,11 @@
 
 A protobuf answer holds each field of all datums as one block with byte offsets; JSON holds one
 object per datum. Both become one record per datum here, and numbers become Python's: a float32 or
-bfloat16 as the double that equals it, int32 as an integer of the public dtype int64. A JSON `null`
-among the numbers is how a NaN was written, and is read as one.
+bfloat16 as the double that equals it, int32 as an integer of the public dtype int64.
+
+The numbers of a JSON answer stay the text they came as: callers get them in JSON again, and reading
+and writing them would cost five times what cutting the text does. Only a loss that is computed from
+them reads them. A JSON `null` among the numbers is how a NaN was written, and is read as one.
 """
 
 import math
@@ -28,9 +31,23 @@ __all__ = ["Output", "Record", "TensorOut", "decode_output", "is_protobuf", "los
 class TensorOut(msgspec.Struct, frozen=True):
     """Numbers of one datum."""
 
-    data: Annotated[list[float], Meta(description="Row by row; null is not a number")]
+    data: Annotated[list[float] | msgspec.Raw, Meta(description="Row by row; null is not a number")]
     dtype: Annotated[str, Meta(description="float32 or int64", examples=["float32"])] = "float32"
     shape: Annotated[list[int] | None, Meta(examples=[[3]])] = None
+
+    def values(self) -> list[float]:
+        """The numbers, of which JSON is read first.
+
+        Raises:
+            UpstreamFault: one is beyond what a double holds.
+        """
+        if not isinstance(self.data, msgspec.Raw):
+            return self.data
+        try:
+            numbers = _NUMBERS.decode(self.data)
+        except msgspec.DecodeError as error:
+            raise _unreadable(error) from None
+        return [math.nan if value is None else value for value in numbers]
 
 
 Record = dict[str, TensorOut]
@@ -51,7 +68,7 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class _TensorForm(msgspec.Struct):
-    data: list[int | float | None]
+    data: msgspec.Raw
     dtype: str = "float32"
     shape: list[int] | None = None
 
@@ -77,6 +94,11 @@ _DTYPES: Final[dict[int, tuple[int, Dtype, Callable[[bytes], list[float]]]]] = {
 }
 _JSON_METRICS: Final = msgspec.json.Decoder(_MetricsForm)
 _JSON: Final = msgspec.json.Decoder(_OutputForm)
+_NUMBERS: Final = msgspec.json.Decoder(list[int | float | None])
+_SPACE: Final = b" \t\r\n"
+# What numbers, nulls and the space around them are written in. Letters of `true` and `false`, the
+# quotes of a text and the brackets of anything nested are left when these are gone.
+_OF_NUMBERS: Final = b"0123456789+-.eEnul" + _SPACE
 
 
 def is_protobuf(content_type: str) -> bool:
@@ -93,7 +115,7 @@ def decode_output(body: bytes, content_type: str) -> Output:
     try:
         return _from_protobuf(body) if is_protobuf(content_type) else _from_json(body)
     except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
-        raise UpstreamFault(f"The upstream's training answer cannot be read: {error}.") from None
+        raise _unreadable(error) from None
 
 
 def loss_sum_of(body: bytes, content_type: str) -> float | None:
@@ -119,8 +141,26 @@ def _from_json(body: bytes) -> Output:
 
 
 def _tensor(form: _TensorForm) -> TensorOut:
-    data = [math.nan if value is None else value for value in form.data]
-    return TensorOut(data, form.dtype, [len(data)] if form.shape is None else form.shape)
+    count = _count(bytes(form.data))
+    return TensorOut(form.data, form.dtype, [count] if form.shape is None else form.shape)
+
+
+def _count(text: bytes) -> int:
+    """How many numbers are in an array of JSON; that it is sound JSON has been seen.
+
+    Raises:
+        UpstreamFault: it is no array of numbers and nulls.
+    """
+    left = text.translate(None, _OF_NUMBERS)
+    if left != b"[%b]" % (b"," * (len(left) - 2)):
+        raise _unreadable("`data` is no array of numbers")
+    if left == b"[]":
+        return int(text.translate(None, _SPACE) != left)
+    return len(left) - 1
+
+
+def _unreadable(why: object) -> UpstreamFault:
+    return UpstreamFault(f"The upstream's training answer cannot be read: {why}.")
 
 
 def _from_protobuf(body: bytes) -> Output:

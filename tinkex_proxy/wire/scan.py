@@ -10,16 +10,16 @@ from typing import Final, NamedTuple
 
 from tinkex_proxy.errors import InvalidRequest
 
-__all__ = ["FORWARD_ONLY", "SEQ_ID", "Head", "scan", "varint"]
+__all__ = ["FORWARD_ONLY", "LEN", "SEQ_ID", "Head", "scan", "varint"]
 
 SEQ_ID: Final = b"\x10"  # field 2, varint
 FORWARD_ONLY: Final = b"\x30"  # field 6, varint
+LEN: Final = 2  # wire type of what says its length: bytes, text, messages
 
 _VARINT: Final = 0
-_LEN: Final = 2
 _FIXED: Final = {1: 8, 5: 4}  # wire type to size
 _DATA: Final = 3
-_WIRE_TYPES: Final = {1: _LEN, 2: _VARINT, 3: _LEN, 4: _LEN, 5: _LEN, 6: _VARINT, 7: _LEN}
+_WIRE_TYPES: Final = {1: LEN, 2: _VARINT, 3: LEN, 4: LEN, 5: LEN, 6: _VARINT, 7: LEN}
 _CONFIG: Final = frozenset({5, 7})
 _LONGEST_VARINT: Final = 10
 
@@ -125,7 +125,7 @@ def _fields(body: bytes) -> Iterator[_Field]:
             raise ValueError(f"field {number} at byte {at} is of another type")
         if wire_type == _VARINT:
             value, end = _read_varint(body, value)
-        elif wire_type == _LEN:
+        elif wire_type == LEN:
             size, value = _read_varint(body, value)
             end = value + size
         elif wire_type in _FIXED:

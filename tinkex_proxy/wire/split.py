@@ -2,21 +2,53 @@
 
 Outputs are one per datum, in order; so the first caller's are the first ones. Metrics speak about
 the whole request, and are nobody's own unless it had one caller.
+
+A caller's part in protobuf is joined from views of the upstream's data and from what stands around
+them. So a number that is out of the upstream's message is copied once more; as a slice that is set
+in a message and serialized, it would be copied three times.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Final
 
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.blocks import counts_of, offsets_of, read_message
 from tinkex_proxy.wire.output import Output
+from tinkex_proxy.wire.scan import LEN, varint
 
 __all__ = ["split", "split_protobuf"]
 
-# Of each field: its data, and where each datum's begins.
-_Contents = dict[str, tuple[bytes, list[int]]]
+_OUTPUTS: Final = pb.ForwardBackwardOutput.LOSS_FN_OUTPUTS_FIELD_NUMBER
+_FIELDS: Final = pb.ArrayRecord.FIELDS_FIELD_NUMBER
+_NUM_DATUMS: Final = pb.ArrayRecord.NUM_DATUMS_FIELD_NUMBER
+_DATA: Final = pb.BatchedTensor.DATA_FIELD_NUMBER
+_OFFSETS: Final = pb.BatchedTensor.OFFSETS_FIELD_NUMBER
+_KEY: Final = 1  # the two fields of every entry of a map
+_VALUE: Final = 2
+
+# A piece of a message, as what it is joined of.
+_Pieces = list[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of a block.
+
+    Attributes:
+        key: its name, as the map's entry has it.
+        frame: what it says beside its data, fields that we do not know included.
+        data: of all datums.
+        offsets: where each datum's begins, and where the last one's ends.
+    """
+
+    key: _Pieces
+    frame: bytes
+    data: memoryview
+    offsets: list[int]
 
 
 def split(output: Output, counts: Sequence[int]) -> list[Output]:
@@ -55,25 +87,20 @@ def split_protobuf(body: bytes, counts: Sequence[int]) -> list[bytes]:
     _check(sum(sizes), counts)
     if len(counts) == 1:
         return [body]
-    contents = [
-        _empty(block, size) for block, size in zip(message.loss_fn_outputs, sizes, strict=True)
+    blocks = [
+        (_fields(block, size), _frame(block, "fields", "num_datums"))
+        for block, size in zip(message.loss_fn_outputs, sizes, strict=True)
     ]
-    message.ClearField("metrics")
-    # What is left of the message is its frame, fields that we do not know included: each caller
-    # gets a copy of it, filled with its own bytes.
+    frame = _frame(message, "loss_fn_outputs", "metrics")
     firsts = list(accumulate(sizes, initial=0))
     answers = []
     for start, end in _spans(counts):
-        answer = pb.ForwardBackwardOutput()
-        answer.CopyFrom(message)
-        for index in reversed(range(len(sizes))):
-            first = firsts[index]
-            low, high = max(start - first, 0), min(end - first, sizes[index])
+        answer: _Pieces = [frame]
+        for (fields, around), (first, last) in zip(blocks, pairwise(firsts), strict=True):
+            low, high = max(start, first) - first, min(end, last) - first
             if low < high:
-                _fill(answer.loss_fn_outputs[index], contents[index], low, high)
-            else:
-                del answer.loss_fn_outputs[index]
-        answers.append(answer.SerializeToString())
+                answer += _inside(_OUTPUTS, _cut(fields, around, low, high))
+        answers.append(b"".join(answer))
     return answers
 
 
@@ -90,24 +117,41 @@ def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
     return list(pairwise(accumulate(counts, initial=0)))
 
 
-def _empty(block: pb.ArrayRecord, size: int) -> _Contents:
-    """Take the data out of a block."""
-    contents: _Contents = {}
+def _frame(
+    message: pb.ForwardBackwardOutput | pb.ArrayRecord | pb.BatchedTensor, *but: str
+) -> bytes:
+    """What a message says beside some of its fields, which are taken out of it."""
+    for name in but:
+        message.ClearField(name)
+    return message.SerializeToString()
+
+
+def _fields(block: pb.ArrayRecord, size: int) -> list[_Field]:
+    """The fields of a block; their data are taken out of it."""
+    fields = []
     for name, field in block.fields.items():
         data = field.data
-        contents[name] = data, offsets_of(field, size, data)
-    for name in contents:
-        block.fields[name].ClearField("data")
-        block.fields[name].ClearField("offsets")
-    return contents
+        offsets = offsets_of(field, size, data)
+        key, frame = _inside(_KEY, [name.encode()]), _frame(field, "data", "offsets")
+        fields.append(_Field(key, frame, memoryview(data), offsets))
+    return fields
 
 
-def _fill(block: pb.ArrayRecord, contents: _Contents, low: int, high: int) -> None:
-    """Put the data of some of the datums back."""
-    block.num_datums = high - low
-    for name, (data, offsets) in contents.items():
-        begin = offsets[low]
-        field = block.fields[name]
-        field.data = data[begin : offsets[high]]
-        moved = [offset - begin for offset in offsets[low : high + 1]]
-        field.offsets = struct.pack(f"<{len(moved)}q", *moved)
+def _cut(fields: Iterable[_Field], frame: bytes, low: int, high: int) -> _Pieces:
+    """A block of some of the datums."""
+    pieces: _Pieces = [frame, varint(_NUM_DATUMS << 3), varint(high - low)]
+    for field in fields:
+        begin = field.offsets[low]
+        moved = [offset - begin for offset in field.offsets[low : high + 1]]
+        value = [
+            field.frame,
+            *_inside(_DATA, [field.data[begin : field.offsets[high]]]),
+            *_inside(_OFFSETS, [struct.pack(f"<{len(moved)}q", *moved)]),
+        ]
+        pieces += _inside(_FIELDS, [*field.key, *_inside(_VALUE, value)])
+    return pieces
+
+
+def _inside(number: int, pieces: _Pieces) -> _Pieces:
+    """The field `number` of a message, which holds those pieces."""
+    return [varint(number << 3 | LEN), varint(sum(map(len, pieces))), *pieces]

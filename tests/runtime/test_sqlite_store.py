@@ -111,6 +111,38 @@ def test_the_last_word_on_each_record_is_put_into_the_table(path: Path) -> None:
     assert records(path) == left
 
 
+def test_the_log_does_not_grow_from_run_to_run(path: Path) -> None:
+    """Each run writes less than what is put into the table at once, and leaves nothing alive."""
+    size = sqlite_store.CHECKPOINT_BYTES // 2
+    for _ in range(8):
+        with opened(path) as store:
+            store.write([Change(Kind.BATCH, "b", bytes(size))])
+            store.write([Change(Kind.BATCH, "b", None)])
+            if store.overgrown:
+                store.shrink()
+    assert path.stat().st_size < 4 * sqlite_store.CHECKPOINT_BYTES
+
+
+def test_a_log_for_which_the_table_has_no_room_is_copied_all_the_same(path: Path) -> None:
+    """SQLite's own log would grow for ever."""
+    with opened(path, max_bytes=SMALL) as store:
+        filled(store)
+        with pytest.raises(StoreError, match="full"):
+            store.shrink()
+        assert path.stat().st_size > SMALL // 2
+
+
+def test_whatever_breaks_a_write_leaves_nothing_open(path: Path) -> None:
+    """Else the next one would be lost in it."""
+    many = [Change(Kind.CALL, f"{number}", b"x") for number in range(150)]
+    with opened(path) as store:
+        with pytest.raises(UnicodeEncodeError):
+            store.write([*many, Change(Kind.CALL, "\ud800", b"x")])
+        assert not store._database.in_transaction
+        store.write([A])
+    assert records(path) == [A]
+
+
 def test_many_changes_are_all_or_none_too(path: Path) -> None:
     """More than one statement takes."""
     many = [Change(Kind.CALL, str(number), b"x") for number in range(250)]

@@ -48,9 +48,13 @@ _DELETE = "DELETE FROM records WHERE kind = ? AND key = ?"
 # Of each record only its last word, and none of what it said before: this only makes room.
 _TIDY = (
     "DELETE FROM log WHERE rowid NOT IN (SELECT max(rowid) FROM log GROUP BY kind, key)",
-    "DELETE FROM records WHERE (kind, key) IN (SELECT kind, key FROM log)",
+    (
+        "DELETE FROM records WHERE rowid IN "
+        "(SELECT records.rowid FROM log JOIN records USING (kind, key))"
+    ),
     "DELETE FROM log WHERE value IS NULL",
 )
+_LENGTH = "SELECT count(*), coalesce(sum(length(value)), 0) FROM log"
 _FOLD = ("INSERT INTO records SELECT kind, key, value FROM log", "DELETE FROM log")
 
 
@@ -77,9 +81,11 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"cannot make the journal {path}: {error.strerror}") from error
         self._log: int | None = None
-        self._log_bytes = 0
         self._unsynced = False
         self._database = opened(path, max_bytes=max_bytes)
+        # What earlier runs have left there counts too: else it would grow from run to run.
+        count, size = self._database.execute(_LENGTH).fetchone()
+        self._log_bytes = int(size + CHANGE_BYTES * count)
         # Where the file system cannot have such a log, SQLite flushes by itself.
         (mode,) = self._database.execute("PRAGMA journal_mode").fetchone()
         self._durable = durable and mode == "wal"
@@ -163,7 +169,7 @@ class SqliteStore:
         try:
             yield
             self._database.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:  # whatever it is: the next write would be lost in what is left open
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
                 self._database.execute("ROLLBACK")
             raise
@@ -203,9 +209,12 @@ class SqliteStore:
         """
         self._log_bytes = 0  # tried again when as much has come once more
         try:
-            with self._transaction():
-                self._run(_TIDY + _FOLD)
-            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            try:
+                for statements in (_TIDY, _FOLD):  # the first makes room for the second
+                    with self._transaction():
+                        self._run(statements)
+            finally:
+                self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except sqlite3.Error as error:
             raise StoreError(f"cannot write the journal {self.path}: {error}") from error
 

@@ -165,3 +165,28 @@ async def test_a_large_answer_is_read_beside_the_event_loop(proxy, monkeypatch) 
     answer = await proxy.post("/v1/forward", {"model_id": model_id, "data": LARGE})
     assert answer.status_code == 200
     assert seen == ["decode_training", "_works", "read", "_answer", "encode_answer"]
+
+
+async def test_a_large_body_under_a_key_keeps_its_place_while_its_digest_is_taken(proxy) -> None:
+    """The key is looked up under the digest, which is made in the thread too."""
+    model_id = await proxy.create()
+    body = {"model_id": model_id, "data": LARGE}
+    with thread_kept_busy(proxy) as queue:
+        large = asyncio.create_task(proxy.post("/v1/forward_backward", body, idempotency_key="k"))
+        await handed_over(queue)
+        small = asyncio.create_task(
+            proxy.post("/v1/forward_backward", {"model_id": model_id, "data": [SMALL]})
+        )
+        async with asyncio.timeout(20):
+            while proxy.proxy.services.ledger.running < 1:
+                await asyncio.sleep(0)
+        assert proxy.proxy.services.accounts.of(None).models[model_id].depth == 0
+    assert (await large).json()["batch"]["id"] == f"{model_id}#1"
+    assert (await small).status_code == 200
+    again = await proxy.post("/v1/forward_backward", body, idempotency_key="k")
+    assert again.content == (await large).content
+    other = await proxy.post(
+        "/v1/forward_backward", {**body, "data": LARGE[1:]}, idempotency_key="k"
+    )
+    assert other.status_code == 409
+    assert len(proxy.proxy.services.accounts.of(None).turns) == 0, "nobody waits for those"

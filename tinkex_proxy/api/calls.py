@@ -5,6 +5,7 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,7 @@ from tinkex_proxy.runtime.records import AskedRecord, CallRecord
 from tinkex_proxy.runtime.trace_context import recorded
 from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.trainer import Ticket
+from tinkex_proxy.runtime.turns import Turn
 from tinkex_proxy.runtime.whose import Whose
 from tinkex_proxy.wire import plain
 from tinkex_proxy.wire.answer_json import encode_answer
@@ -231,43 +233,50 @@ class CallRoute:
         if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
             hold.count()
         body = await read_body(headers, receive, services.settings.body, hold)
-        digest = b""
-        if wishes.idempotency_key is not None:
-            named = partial(digest_of, str(scope["method"]), path, body)
-            digest = await services.aside.do(named, large=len(body) >= LARGE_BODY_BYTES)
-        # Nothing is awaited between this and the call's start: an idle account may be dropped.
-        account = services.accounts.of(key_of(headers))
-        if wishes.idempotency_key is not None:
-            first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
-            if first is not None:
-                services.hub.tell(CallRecognised(self._operation))
-                return first, None
-        hold.count()
-        now = services.clock.now()
-        deadline = None if wishes.timeout_s is None else now + wishes.timeout_s
-        timeline = Timeline(now)
-        ticket = Ticket(
-            deadline=deadline,
+        with contextlib.ExitStack() as leaving:
+            digest, turn = b"", None
+            if wishes.idempotency_key is not None:
+                named = partial(digest_of, str(scope["method"]), path, body)
+                if large := len(body) >= LARGE_BODY_BYTES:  # what comes later may not overtake it
+                    turn = services.accounts.of(key_of(headers)).turns.join()
+                    leaving.callback(turn.leave)
+                digest = await services.aside.do(named, large=large)
+            # Nothing is awaited between this and the call's start: an idle account may be dropped.
+            account = services.accounts.of(key_of(headers))
+            if wishes.idempotency_key is not None:
+                first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
+                if first is not None:
+                    services.hub.tell(CallRecognised(self._operation))
+                    return first, None
+            hold.count()
+            ticket = self._ticket(scope, wishes, hold, turn)
+            params = _params_of(scope)
+            wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
+            key = wishes.idempotency_key
+            entry = services.ledger.start(
+                services.ledger.id_of(account.key_id, key, request_id),
+                account.key_id,
+                partial(self._begin, account, body, ticket, path, params),
+                key=key,
+                digest=digest,
+                asked=AskedRecord(self._operation, path, params, wanted, body),
+            )
+            entry.task.add_done_callback(lambda _: ticket.leave())
+            leaving.pop_all()
+            account.serve(entry.task)
+            hold.until(entry.task)
+            return entry, ticket
+
+    def _ticket(self, scope: Scope, wishes: Wishes, hold: Hold, place: Turn | None) -> Ticket:
+        now = self._services.clock.now()
+        return Ticket(
+            deadline=None if wishes.timeout_s is None else now + wishes.timeout_s,
             coalesce=wishes.coalesce,
             hold=hold,
-            timeline=timeline,
-            trace=services.tracer.below(trace_of(scope)),
+            timeline=Timeline(now),
+            trace=self._services.tracer.below(trace_of(scope)),
+            place=place,
         )
-        given = scope.get("path_params")
-        params = {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
-        wanted = {} if wishes.coalesce else {"x-tinkex-coalesce": "off"}
-        key = wishes.idempotency_key
-        entry = services.ledger.start(
-            services.ledger.id_of(account.key_id, key, request_id),
-            account.key_id,
-            partial(self._begin, account, body, ticket, path, params),
-            key=key,
-            digest=digest,
-            asked=AskedRecord(self._operation, path, params, wanted, body),
-        )
-        account.serve(entry.task)
-        hold.until(entry.task)
-        return entry, ticket
 
     def _begin(
         self,
@@ -332,6 +341,11 @@ class CallRoute:
         timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)
         told = CallTimed(self._operation, code, timeline, asked.whose, models)
         self._services.hub.tell(told)
+
+
+def _params_of(scope: Scope) -> dict[str, str]:
+    given = scope.get("path_params")
+    return {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
 
 
 def _headers(result: object) -> dict[str, str]:

@@ -88,6 +88,7 @@ class Ticket:
         trace: its place in a trace, if it belongs to one.
         large: whether its body is decoded beside the event loop.
         items: its items whose work is not on a lane yet.
+        place: its place behind the calls of its key that came before.
     """
 
     deadline: float | None = None
@@ -99,7 +100,7 @@ class Ticket:
     trace: TraceContext | None = None
     large: bool = False
     items: int = 1
-    _turn: Turn | None = None
+    place: Turn | None = None
     _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
     _unsent: int = 0
     _over: bool = False
@@ -115,7 +116,7 @@ class Ticket:
 
     def take_turn(self, turns: Turns) -> None:
         """Stand behind the calls of this key that came before, if it does not yet."""
-        self._turn = self._turn or turns.take(large=self.large)
+        self.place = self.place or turns.take(large=self.large)
 
     @contextmanager
     def placing(self) -> Iterator[None]:
@@ -130,13 +131,13 @@ class Ticket:
 
     async def turn(self) -> None:
         """Wait until those that came before have put their work on their lanes."""
-        if self._turn is not None:
-            await self._turn.come()
+        if self.place is not None:
+            await self.place.come()
 
     def leave(self) -> None:
         """Let those that came later go ahead: nothing of this call goes to a lane any more."""
-        if self._turn is not None:
-            self._turn.leave()
+        if self.place is not None:
+            self.place.leave()
 
     @property
     def behalf(self) -> Behalf:

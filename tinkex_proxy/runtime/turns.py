@@ -54,8 +54,10 @@ class Turns:
         Args:
             large: whether it will be a while before its work is on its lane.
         """
-        if not large and not self._under_way:
-            return None
+        return self.join() if large or self._under_way else None
+
+    def join(self) -> Turn:
+        """A place behind all that are under way."""
         turn = Turn(self, tuple(self._under_way))
         self._under_way[turn.over] = None
         return turn

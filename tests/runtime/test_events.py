@@ -38,7 +38,7 @@ def test_a_listener_that_raises_breaks_nobody() -> None:
 
 def test_who_wants_only_some_kinds_is_told_of_no_others() -> None:
     class Choosy(Kept):
-        heard = frozenset({CallCut})
+        KINDS = frozenset({CallCut})
 
     choosy, kept = Choosy(), Kept()
     hub = Hub([choosy, kept], lambda error: None)
@@ -60,7 +60,7 @@ def test_who_says_what_he_wants_wants_all_that_he_takes(listener: type) -> None:
     source = inspect.getsource(listener)
     taken = {kind for kind in get_args(Event) if takes(source, kind.__name__)}
     assert taken
-    assert taken <= listener.heard
+    assert taken <= listener.KINDS
 
 
 def takes(source: str, kind: str) -> bool:

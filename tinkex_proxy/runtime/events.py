@@ -288,7 +288,7 @@ Event = (
 
 
 class Listener(Protocol):
-    """Who wants to know. One that wants only some kinds has them as `heard`, a set of types."""
+    """Who wants to know. One that wants only some kinds has a set of their types as `KINDS`."""
 
     def on_event(self, event: Event) -> None:
         """Take one record; must be quick."""
@@ -324,5 +324,5 @@ class Hub:
                 self._on_broken(error)
 
     def _who_hears(self, kind: type[Event]) -> tuple[Callable[[Event], None], ...]:
-        asked = [(each, getattr(each, "heard", None)) for each in self._listeners]
-        return tuple(each.on_event for each, heard in asked if heard is None or kind in heard)
+        wants = [(each, getattr(each, "KINDS", None)) for each in self._listeners]
+        return tuple(each.on_event for each, kinds in wants if kinds is None or kind in kinds)

@@ -122,7 +122,7 @@ class Feed:
 class BreakerFeed(Feed):
     """What moves: the changes of state of the circuit breakers, as they come."""
 
-    heard = frozenset({BreakerDropped, Transition})
+    KINDS = frozenset({BreakerDropped, Transition})
 
     def on_event(self, event: Event) -> None:
         """Take one record."""
@@ -146,7 +146,7 @@ class BreakerFeed(Feed):
 class SnapshotFeed(Feed):
     """The metrics, in intervals."""
 
-    heard = frozenset({SnapshotTaken})
+    KINDS = frozenset({SnapshotTaken})
 
     def on_event(self, event: Event) -> None:
         """Take one record."""

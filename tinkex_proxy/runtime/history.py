@@ -174,7 +174,7 @@ class History:
         self.curves = Curves()
         self.troubles = Troubles()
 
-    heard = _KINDS
+    KINDS = _KINDS
 
     @property
     def number(self) -> int:

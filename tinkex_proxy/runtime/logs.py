@@ -109,7 +109,7 @@ class LogListener:
     def __init__(self) -> None:
         self._log = structlog.get_logger("tinkex_proxy")
 
-    heard = frozenset(
+    KINDS = frozenset(
         {
             *(BatchLeft, CallTimed, JournalFailed, JournalMended, ModelsLost, Note, Repeated),
             *(SnapshotTaken, Transition),

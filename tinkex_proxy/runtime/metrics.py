@@ -157,7 +157,7 @@ class Metrics:
         self._shed = make.counters("tinkex_proxy_shed_total")
         self.http = HttpMetrics(make)
 
-    heard = frozenset(
+    KINDS = frozenset(
         {
             *(BatchLeft, BreakerDropped, CallCut, CallEnded, CallRecognised, Exchange, ModelsLost),
             *(Repeated, Shed, Transition),
@@ -278,7 +278,7 @@ class JournalMetrics:
         name = "tinkex_proxy_journal_failing"
         self._failing = Gauge(name, SERIES[name].text, registry=registry)
 
-    heard = frozenset({JournalFailed, JournalWritten})
+    KINDS = frozenset({JournalFailed, JournalWritten})
 
     def on_event(self, event: Event) -> None:
         """Count one record."""

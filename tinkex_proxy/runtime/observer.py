@@ -31,7 +31,7 @@ class Observer:
         for row in SNAPSHOT.values():
             snapshot.declare(row.name, row.kind)
 
-    heard = frozenset({BatchLeft, Trained})
+    KINDS = frozenset({BatchLeft, Trained})
 
     def on_event(self, event: Event) -> None:
         """Take one record."""

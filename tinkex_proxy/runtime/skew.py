@@ -32,7 +32,7 @@ class Skew:
         self._date: str | None = None
         self.seconds: float | None = None
 
-    heard = frozenset({Exchange})
+    KINDS = frozenset({Exchange})
 
     def on_event(self, event: Event) -> None:
         """Take one record; of the answers of one second the first is enough."""

@@ -35,7 +35,7 @@ class TimingMetrics:
         self._held = Children(Tally(name, row.text, row.labels, registry=registry), refused)
         self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
 
-    heard = frozenset({CallTimed})
+    KINDS = frozenset({CallTimed})
 
     def on_event(self, event: Event) -> None:
         """Count one record."""

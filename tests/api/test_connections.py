@@ -173,6 +173,16 @@ async def test_a_head_without_a_body_goes_in_the_same_turn() -> None:
     assert wire.writes == [b"head", b"last head", b"END"]
 
 
+async def test_a_head_for_a_connection_that_is_gone_goes_nowhere() -> None:
+    wire = Wire()
+    transport = connections._HalfClosing(wire, asyncio.get_running_loop())
+    transport.expect_head()
+    transport.write(b"head")
+    transport.gone()
+    await asyncio.sleep(0)
+    assert wire.writes == []
+
+
 async def test_who_says_nothing_more_and_stays_is_left_after_a_while(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

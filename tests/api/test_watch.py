@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tinkex_proxy.api import watch
 from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.watch import Released, Watch
 
@@ -97,3 +98,26 @@ async def test_both_at_once_is_an_end_from_outside(caller) -> None:
 async def test_an_error_of_its_own_is_told(caller) -> None:
     with pytest.raises(ValueError, match="mine"), Watch(caller.receive):
         raise ValueError("mine")
+
+
+async def test_who_leaves_in_the_moment_of_the_answer_ends_nothing_after_it(
+    caller, monkeypatch
+) -> None:
+    """The watcher has ended, and has not said so yet."""
+    monkeypatch.setattr(watch, "AFTER_S", 0)
+    answer = asyncio.get_running_loop().create_future()
+
+    async def answered() -> str:
+        with Watch(caller.receive):
+            await answer
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "whole"
+
+    task = asyncio.create_task(answered())
+    await caller.asked.wait()
+    await asyncio.sleep(0)
+    caller.leaves.set()
+    answer.set_result(None)
+    assert await task == "whole"
+    assert task.cancelling() == 0

@@ -94,6 +94,7 @@ class _HalfClosing(asyncio.Transport):
 
     def gone(self) -> None:
         """Note that the connection is no more."""
+        self._head = None
         if self._next_look is not None:
             self._next_look.cancel()
 
@@ -114,7 +115,7 @@ class _HalfClosing(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._head is not None:
             head, self._head = self._head, None
-            self._inner.writelines((head, data))
+            self._inner.writelines((head, data) if data else (head,))
         elif self._head_is_next:
             self._head_is_next, self._head = False, data
             self._soon(self._flush)

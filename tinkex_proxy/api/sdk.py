@@ -274,7 +274,7 @@ class SdkRoute:
             timeout_s=self._timeout_s(operation),
             body=body,
             hold=hold,
-            short=operation in _ANSWERED_SHORTLY,
+            short=operation in _ANSWERED_SHORTLY and name in SDK_CALLS,
             whose=whose,
             route=_route_of(str(scope["path"])),
         )

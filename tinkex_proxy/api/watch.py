@@ -51,6 +51,7 @@ class Watch:
         self._begun = begun
         self._watchers: list[asyncio.Task[object]] = []
         self._why: type[Exception] | None = None
+        self._over = False
 
     def __enter__(self) -> Self:
         """Watch, in a moment."""
@@ -66,6 +67,7 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         """Watch no more, and say why it ended if that was our doing."""
+        self._over = True  # a watcher that has just ended has yet to say so
         self._timer.cancel()
         for watcher in self._watchers:
             watcher.cancel()
@@ -91,6 +93,6 @@ class Watch:
             self._end(watcher, Released)
 
     def _end(self, watcher: "asyncio.Task[object]", why: type[Exception]) -> None:
-        if not watcher.cancelled() and self._why is None:
+        if not (self._over or watcher.cancelled() or self._why):
             self._why = why
             self._task.cancel()

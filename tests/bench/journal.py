@@ -2,11 +2,14 @@
 
 A sandbox and two proxies before it, as processes. Its engine answers in cycles of 100 ms, which is
 quick for a trainer, and of 1 ms, where all there is to measure is work on a busy machine.
-Callers, each with a model of its own so that nothing is shared, send small `forward_backward` calls
-under an `Idempotency-Key`, one after another: for the journal the worst there is, as each call is a
-request of its own that it has to know before it is sent, and an answer that it has to keep. The
-proxies take turns, and the ratio is taken of each pair of turns, because a machine that others use
-too is faster at one time than at another.
+
+Callers send small `forward_backward` calls under an `Idempotency-Key`, one after another. With a
+model of its own for each nothing is shared: for the journal the worst there is, as each call is a
+request of its own that it has to know before it is sent, and an answer that it has to keep. With
+eight callers on a model they share requests, as they are meant to.
+
+The proxies take turns, and the ratio is taken of each pair of turns, because a machine that others
+use too is faster at one time than at another.
 """
 
 import argparse
@@ -31,6 +34,8 @@ HEADERS = {"content-type": "application/json"}
 LENGTH = 16
 # Before anything is counted: connections, code that is run for the first time, the upstream's word.
 WARM_UP_S = 1.0
+# Callers at once, and the models that they train: one each, where nothing is shared, and fewer.
+LOADS = ((1, 1), (16, 16), (64, 64), (64, 8))
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,16 @@ class Side:
             made = await self.ask("/v1/models", {"base_model": "sandbox/tiny-1", "rank": 4})
             self._models.append(str(made["model_id"]))
 
-    async def load(self, callers: int, seconds: float) -> Turn:
-        """Call for so long."""
-        await self.prepare(callers)
+    async def load(self, callers: int, models: int, seconds: float) -> Turn:
+        """Call for so long, so many at once on so many models."""
+        await self.prepare(models)
         took: list[float] = []
         worked, began = self._worked_s(), time.perf_counter()
         await asyncio.gather(
-            *(self._call(model, began + seconds, took) for model in self._models[:callers])
+            *(
+                self._call(self._models[number % models], began + seconds, took)
+                for number in range(callers)
+            )
         )
         lasted = time.perf_counter() - began
         return Turn(
@@ -134,15 +142,16 @@ def row(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> None:
 async def measure(sides: tuple[Side, Side], rounds: int, seconds: float) -> None:
     """Print the table, row by row."""
     print("| | without | with | change (range) |\n|---|---|---|---|", flush=True)
-    for callers in (1, 16, 64):
+    for callers, models in LOADS:
         for side in sides:
-            await side.load(callers, WARM_UP_S)
+            await side.load(callers, models, WARM_UP_S)
         pairs = []
         for number in range(rounds):
             order = (0, 1) if number % 2 == 0 else (1, 0)
-            turns = {at: await sides[at].load(callers, seconds) for at in order}
+            turns = {at: await sides[at].load(callers, models, seconds) for at in order}
             pairs.append((turns[0], turns[1]))
         name = f"{callers} callers" if callers > 1 else "a lone caller"
+        name += f" on {models} models" if models < callers else ""
         row(f"{name}: calls", "/s", [(a.rate, b.rate) for a, b in pairs])
         row(f"{name}: work of a call", "µs", [(a.work_us, b.work_us) for a, b in pairs])
         row(f"{name}: p50", "ms", [(a.p50_ms, b.p50_ms) for a, b in pairs])

@@ -31,8 +31,8 @@ def test_a_stage_says_how_long_it_can_still_take() -> None:
 async def test_the_last_request_lets_those_go_that_wait_for_none() -> None:
     requests = OpenRequests()
     await requests.none()
-    with requests.one():
-        with requests.one():
+    with requests:
+        with requests:
             assert requests.count == 2
             waiting = asyncio.ensure_future(requests.none())
         await asyncio.sleep(0)
@@ -43,6 +43,6 @@ async def test_the_last_request_lets_those_go_that_wait_for_none() -> None:
 
 async def test_a_request_that_fails_is_over_too() -> None:
     requests = OpenRequests()
-    with pytest.raises(ValueError, match="no"), requests.one():
+    with pytest.raises(ValueError, match="no"), requests:
         raise ValueError("no")
     await requests.none()

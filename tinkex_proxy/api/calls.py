@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
@@ -166,7 +166,7 @@ class CallRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        with self._services.open.one():
+        with self._services.open:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -335,7 +335,8 @@ class CallRoute:
             trace_id = recorded(asked.whose.trace)
             services.hub.tell(CallEnded(self._operation, code, timeline.whole_s, trace_id))
             self._tell_time(asked, code)
-        return replace(answer, headers={**answer.headers, HEADER: server_timing(timeline)})
+        headers = {**answer.headers, HEADER: server_timing(timeline)}
+        return Answer(answer.status, answer.body, headers, answer.retryable)
 
     def _tell_time(self, asked: Asked, code: str) -> None:
         timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)

@@ -162,7 +162,7 @@ class SdkRoute:
         services = self._services
         # The end waits for what was taken on; polls can be put to whoever comes after us.
         counted = services.polls if operation is Operation.POLL else services.open
-        with counted.one():
+        with counted:
             await self._serve(operation, scope, receive, _Sending(send, services.clock))
 
     async def _serve(

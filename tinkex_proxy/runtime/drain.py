@@ -10,9 +10,9 @@ those taken on go on to their end. *leaving*: nothing is waited for any more but
 """
 
 import asyncio
-import contextlib
 import enum
-from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
 
 from tinkex_proxy.runtime.clock import Clock
 
@@ -67,24 +67,32 @@ class Ending:
 
 
 class OpenRequests:
-    """The requests of some kind that are being received or answered."""
+    """The requests of some kind that are being received or answered.
+
+    As a context it counts one for as long as that lasts, as often as there are such.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        """Count one for as long as this lasts."""
+    def __enter__(self) -> Self:
+        """Count one more."""
         self.count += 1
         self._none.clear()
-        try:
-            yield
-        finally:
-            self.count -= 1
-            if self.count == 0:
-                self._none.set()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Count one less."""
+        self.count -= 1
+        if self.count == 0:
+            self._none.set()
 
     async def none(self) -> None:
         """Wait until there is none."""

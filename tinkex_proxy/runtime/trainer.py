@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
 import msgspec
@@ -72,6 +73,30 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+class _Spending:
+    """A context whose time is one part of a call's."""
+
+    __slots__ = ("_clock", "_line", "_part", "_path")
+
+    def __init__(self, line: Timeline, part: Part, clock: Clock) -> None:
+        self._line = line
+        self._part = part
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        """It begins."""
+        self._path = Timeline(self._clock.now(), self._part)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It ends."""
+        self._line.join(self._path, self._clock.now())
 
 
 @dataclass(slots=True)
@@ -145,14 +170,9 @@ class Ticket:
         whose = None if self.origin is None else self.origin.whose
         return NOBODY if whose is None else Behalf((whose,), whose.trace)
 
-    @contextmanager
-    def spending(self, part: Part, clock: Clock) -> Iterator[None]:
+    def spending(self, part: Part, clock: Clock) -> "_Spending":
         """While something is waited for that is no call on a lane."""
-        path = Timeline(clock.now(), part)
-        try:
-            yield
-        finally:
-            self.timeline.join(path, clock.now())
+        return _Spending(self.timeline, part, clock)
 
     def put(self, model: Model, works: Sequence[Work], *, item: int = 0) -> list[Call]:
         """Put work on a model's lane in this caller's name.

@@ -101,6 +101,17 @@ async def test_an_sdks_result_tells_the_time_since_its_submit(proxy) -> None:
     assert parts["total"] > parts["upload"]
 
 
+@pytest.mark.parametrize("path", ["get_server_capabilities", "asample", "retrieve_future"])
+async def test_what_is_relayed_tells_the_time_until_its_head_left(proxy, path: str) -> None:
+    """Streamed or not; of the download of a streamed one nothing is known by then."""
+    method = "GET" if path.startswith("get") else "POST"
+    body = None if method == "GET" else {"request_id": "gone"}
+    answer = await proxy.client.request(method, f"/api/v1/{path}", json=body)
+    parts = read(answer.headers["server-timing"])
+    assert parts["upload"] + parts["compute"] > 0
+    assert parts["download"] == 0
+
+
 async def test_series_say_where_calls_of_each_kind_spent_their_time(proxy) -> None:
     model_id = await proxy.create()
     answer = await train(proxy, model_id, [datum(1)])

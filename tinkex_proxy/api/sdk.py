@@ -33,6 +33,7 @@ from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
+from tinkex_proxy.api.server_timing import HEADER, server_timing
 from tinkex_proxy.api.traced import trace_named, trace_of
 from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.outcome import Operation
@@ -108,7 +109,7 @@ def operation_of(method: str, path: str) -> Operation:
 
 
 class _Sending:
-    """What takes an answer, and knows whether one has begun.
+    """What takes an answer, knows whether one has begun, and says where its time went until then.
 
     Args:
         send: takes it.
@@ -129,7 +130,11 @@ class _Sending:
 
     async def __call__(self, message: Message) -> None:
         if not self.begun and self.timed is not None:
-            self.timed.timeline.enter(Part.DOWNLOAD, self._clock.now())
+            line = self.timed.timeline
+            line.enter(Part.DOWNLOAD, self._clock.now())
+            headers = message.get("headers")
+            if isinstance(headers, list):
+                headers.append((HEADER.encode(), server_timing(line).encode()))
         self.begun = True
         await self._send(message)
 

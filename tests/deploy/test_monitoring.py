@@ -17,6 +17,7 @@ import yaml
 from tests.deploy.promql import Named, all_named, named_in
 from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.problems import STATUS
+from tinkex_proxy.api.sdk_lane import LANE_CALLS
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Operation, Outcome
 from tinkex_proxy.core.timeline import Part
@@ -53,7 +54,8 @@ OF_PROMETHEUS = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
 SCRAPED = {"job", "instance"}
 
 PLAIN = operations()
-SDK = {f"sdk_{operation.value}" for operation in Operation}
+SDK = {f"sdk_{operation.value}" for operation in Operation}  # requests, which take their time
+OF_LANES = {f"sdk_{name}" for name in LANE_CALLS}  # what comes of some of them
 UPSTREAM = {operation.value for operation in Operation}
 # The labels whose values somebody selects by; of `operation` it depends on the series.
 VALUES = {
@@ -113,7 +115,7 @@ def test_every_series_and_label_is_in_the_table(named: Named) -> None:
 def test_every_value_that_is_selected_is_one_that_comes(named: Named) -> None:
     for name, selected in held(named).items():
         upstream = name.startswith("tinkex_proxy_upstream")
-        values = {**VALUES, "operation": UPSTREAM if upstream else PLAIN | SDK}
+        values = {**VALUES, "operation": UPSTREAM if upstream else PLAIN | SDK | OF_LANES}
         for label in set(selected) - SCRAPED:
             assert selected[label] <= values[label], (name, label)
 

@@ -7,12 +7,14 @@ from prometheus_client.openmetrics.exposition import generate_latest as open_met
 
 from tinkex_proxy.core.breaker import State
 from tinkex_proxy.core.outcome import Outcome
+from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.runtime.events import (
     BatchLeft,
     BreakerDropped,
     CallCut,
     CallEnded,
     CallRecognised,
+    CallTimed,
     Exchange,
     JournalFailed,
     JournalWritten,
@@ -34,6 +36,7 @@ from tinkex_proxy.runtime.metrics import (
 from tinkex_proxy.runtime.series import DURATION_BUCKETS, Refused
 from tinkex_proxy.runtime.tallies import Ladder, Tally
 from tinkex_proxy.runtime.trace_context import TraceContext
+from tinkex_proxy.runtime.whose import Whose
 
 
 @pytest.fixture
@@ -186,6 +189,22 @@ def test_series_beyond_the_bound_are_refused_and_counted(registry, kind) -> None
     assert refused.count == 2
     assert b'a="2"' in text
     assert b'a="3"' not in text
+
+
+def test_what_an_sdks_call_on_a_lane_came_to_is_counted_beside_its_request(registry) -> None:
+    """Its request was answered long before with a promise; a plain call is its own request."""
+    metrics = Metrics(registry)
+    for operation, code in (
+        ("sdk_forward_backward", "upstream_failed"),
+        ("sdk_submit", "ok"),
+        ("forward_backward", "ok"),
+    ):
+        metrics.on_event(CallTimed(operation, code, Timeline(0.0), Whose("c", "k")))
+    name = "tinkex_proxy_calls_total"
+    told = {"operation": "sdk_forward_backward", "code": "upstream_failed"}
+    assert registry.get_sample_value(name, told) == 1
+    assert registry.get_sample_value(name, {"operation": "sdk_submit", "code": "ok"}) is None
+    assert registry.get_sample_value(name, {"operation": "forward_backward", "code": "ok"}) is None
 
 
 def test_a_trace_that_is_recorded_is_an_exemplar(registry) -> None:

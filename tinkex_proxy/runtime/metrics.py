@@ -30,6 +30,7 @@ from tinkex_proxy.runtime.events import (
     CallCut,
     CallEnded,
     CallRecognised,
+    CallTimed,
     Event,
     Exchange,
     JournalFailed,
@@ -42,6 +43,7 @@ from tinkex_proxy.runtime.events import (
 from tinkex_proxy.runtime.series import SERIES, Refused
 from tinkex_proxy.runtime.tallies import Ladder, Tally
 from tinkex_proxy.runtime.trace_context import recorded
+from tinkex_proxy.runtime.troubles import of_lane
 
 __all__ = [
     "Children",
@@ -159,8 +161,8 @@ class Metrics:
 
     KINDS = frozenset(
         {
-            *(BatchLeft, BreakerDropped, CallCut, CallEnded, CallRecognised, Exchange, ModelsLost),
-            *(Repeated, Shed, Transition),
+            *(BatchLeft, BreakerDropped, CallCut, CallEnded, CallRecognised, CallTimed, Exchange),
+            *(ModelsLost, Repeated, Shed, Transition),
         }
     )
 
@@ -176,6 +178,9 @@ class Metrics:
                 seconds.observe(event.duration_s, _exemplar(recorded(event.trace)))
             case BatchLeft():
                 self._count_batch(event)
+            case CallTimed():
+                if of_lane(event):
+                    self._calls.get(event.operation, event.code).inc()
             case Transition() | BreakerDropped():
                 self._moved(event)
             case Repeated():

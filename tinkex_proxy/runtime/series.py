@@ -53,7 +53,8 @@ _CALLS: Final = (
     Series(
         "tinkex_proxy_calls_total",
         "counter",
-        "Calls by outcome: ok, or the code of their problem.",
+        "Calls by outcome: ok, or the code of their problem. An SDK's call on a lane is a request "
+        "(sdk_submit) and, once it has its result, a call of its own name (sdk_forward_backward).",
         ("operation", "code"),
     ),
     Series(

@@ -19,7 +19,7 @@ from tinkex_proxy.runtime.events import (
     Shed,
 )
 
-__all__ = ["Trouble", "Troubles", "failed_unseen"]
+__all__ = ["Trouble", "Troubles", "failed_unseen", "of_lane"]
 
 KEPT: Final = 60
 # The same thing after so much quiet is another occasion.
@@ -93,8 +93,12 @@ def failed_unseen(timed: CallTimed) -> bool:
     A request that fails is told of as such too; an SDK's call on a lane fails when its request has
     long been answered.
     """
-    of_lane = timed.operation.startswith("sdk_") and timed.operation not in _REQUESTS
-    return of_lane and timed.code not in FINE
+    return of_lane(timed) and timed.code not in FINE
+
+
+def of_lane(timed: CallTimed) -> bool:
+    """Whether it is what an SDK's call on a lane came to, which no request says."""
+    return timed.operation.startswith("sdk_") and timed.operation not in _REQUESTS
 
 
 _Row = tuple[str, str, str]

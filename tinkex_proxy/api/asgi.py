@@ -1,11 +1,11 @@
 """The few ASGI moves that the hot paths make without a framework: read a body, send an answer."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tinkex_proxy.errors import BodyStalled, PayloadTooLarge
+from tinkex_proxy.runtime.deadlines import within
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 
@@ -138,7 +138,7 @@ async def _chunk(receive: Receive, seconds: float) -> tuple[bytes, bool]:
 
 async def _soon(receive: Receive, seconds: float) -> Message:
     try:
-        async with asyncio.timeout(seconds):
+        with within(seconds):
             return await receive()
     except TimeoutError:
         raise BodyStalled(

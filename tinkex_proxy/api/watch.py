@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
+from tinkex_proxy.runtime.deadlines import deadlines
 
 __all__ = ["Released", "Watch", "hung_up"]
 
-# A caller who leaves sooner is noticed then.
+# A caller who leaves sooner is noticed then, or a tenth of a second later.
 AFTER_S: Final = 0.05
 
 
@@ -57,7 +58,7 @@ class Watch:
         """Watch, in a moment."""
         self._task = cast("asyncio.Task[object]", asyncio.current_task())
         self._cancelling = self._task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(AFTER_S, self._begin)
+        self._call_off = deadlines().add(AFTER_S, self._begin)
         return self
 
     def __exit__(
@@ -68,7 +69,7 @@ class Watch:
     ) -> None:
         """Watch no more, and say why it ended if that was our doing."""
         self._over = True  # a watcher that has just ended has yet to say so
-        self._timer.cancel()
+        self._call_off()
         for watcher in self._watchers:
             watcher.cancel()
         if self._why is None:

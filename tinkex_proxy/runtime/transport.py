@@ -10,7 +10,6 @@ means that nothing was sent, `NOT_SENT` that this is our own doing (no more file
 `RESET` and `TIMEOUT` that the request may have run.
 """
 
-import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import pyqwest
 
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.runtime.deadlines import within
 from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.whose import Whose
 
@@ -196,7 +196,7 @@ class PyqwestTransport:
         """Send, and wait for the whole answer."""
         ask = (request.method, self._base_url + request.path, request.headers, request.body)
         try:
-            async with asyncio.timeout(request.timeout_s):
+            with within(request.timeout_s):
                 if request.on_head is not None:
                     async with self._client.stream(*ask) as coming:
                         request.on_head()
@@ -213,7 +213,7 @@ class PyqwestTransport:
         ask = (passing.method, self._base_url + passing.path, passing.headers, passing.body)
         try:
             async with AsyncExitStack() as stack:
-                async with asyncio.timeout(passing.timeout_s):
+                with within(passing.timeout_s):
                     answer = await stack.enter_async_context(self._client.stream(*ask))
                 pieces = (bytes(piece) async for piece in answer.content)
                 yield Passed(answer.status, list(answer.headers.items()), pieces)
@@ -224,7 +224,7 @@ class PyqwestTransport:
         """Pass a request on, and give its answer when all of it is there."""
         ask = (passing.method, self._base_url + passing.path, passing.headers, passing.body)
         try:
-            async with asyncio.timeout(passing.timeout_s):
+            with within(passing.timeout_s):
                 whole = await self._client.execute(*ask)
         except _FAILURES as error:
             raise _fault_of(error, passing.timeout_s) from None

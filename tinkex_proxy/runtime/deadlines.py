@@ -1,0 +1,128 @@
+"""Deadlines that hardly ever come: for calls by the thousand, at the price of one timer for all.
+
+Every request sets some (its body has to come, its answer has to be there) and takes them back a
+moment later. A timer of the event loop costs 2 us each time, `asyncio.timeout` 5. What is set here
+stands in the list of the tick in which it falls, and one timer goes from tick to tick while there
+is any: so it comes up to two ticks late, and never early.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, cast
+from weakref import WeakKeyDictionary
+
+from tinkex_proxy.runtime.clock import Clock, MonotonicClock
+
+__all__ = ["TICK_S", "Deadlines", "deadlines", "within"]
+
+TICK_S: Final = 0.05
+# What is sooner is not put off by a tick.
+SOON_S: Final = 1.0
+
+_Due = Callable[[], object]
+
+
+class Deadlines:
+    """The deadlines of one event loop.
+
+    Args:
+        clock: measures, and ticks.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ticks: dict[int, dict[object, _Due]] = {}
+        self._ticking = False
+
+    def add(self, seconds: float, due: _Due) -> Callable[[], None]:
+        """Have a function called when so many seconds are over, or up to two ticks later.
+
+        Args:
+            seconds: from now.
+            due: is called, once.
+
+        Returns:
+            What calls it off.
+        """
+        number = int((self._clock.now() + seconds) / TICK_S) + 1
+        of_tick = self._ticks.get(number)
+        if of_tick is None:
+            of_tick = self._ticks[number] = {}
+        name = object()
+        of_tick[name] = due
+        if not self._ticking:
+            self._ticking = True
+            self._clock.call_later(TICK_S, self._tick)
+        return lambda: _forget(of_tick, name)
+
+    def _tick(self) -> None:
+        now = int(self._clock.now() / TICK_S)
+        for number in [number for number in self._ticks if number <= now]:
+            for due in list(self._ticks.pop(number).values()):
+                due()
+        if any(self._ticks.values()):
+            self._clock.call_later(TICK_S, self._tick)
+        else:
+            self._ticks.clear()
+            self._ticking = False
+
+
+def _forget(of_tick: dict[object, _Due], name: object) -> None:
+    of_tick.pop(name, None)
+
+
+_OF_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, Deadlines] = WeakKeyDictionary()
+
+
+def deadlines() -> Deadlines:
+    """Those of the loop that runs."""
+    loop = asyncio.get_running_loop()
+    found = _OF_LOOPS.get(loop)
+    if found is None:
+        found = _OF_LOOPS[loop] = Deadlines(MonotonicClock())
+    return found
+
+
+class within:  # noqa: N801 - reads as `asyncio.timeout` does
+    """As a context, ends what its task waits for within when the time is over.
+
+    Args:
+        seconds: how much time there is.
+
+    Raises:
+        TimeoutError: at the end of the context, because it was over.
+    """
+
+    __slots__ = ("_call_off", "_cancelling", "_over", "_seconds", "_task")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._over = False
+
+    def __enter__(self) -> None:
+        """The time begins."""
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
+        if self._seconds < SOON_S:
+            loop = asyncio.get_running_loop()
+            self._call_off = loop.call_later(self._seconds, self._end).cancel
+        else:
+            self._call_off = deadlines().add(self._seconds, self._end)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It is not needed any more, or over."""
+        self._call_off()
+        if not self._over:
+            return
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _end(self) -> None:
+        self._over = True
+        self._task.cancel()

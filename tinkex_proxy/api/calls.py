@@ -261,10 +261,8 @@ class CallRoute:
                 digest=digest,
                 asked=AskedRecord(self._operation, path, params, wanted, body),
             )
-            entry.task.add_done_callback(lambda _: ticket.leave())
             leaving.pop_all()
-            account.serve(entry.task)
-            hold.until(entry.task)
+            _started(entry, account, ticket, hold)
             return entry, ticket
 
     def _ticket(self, scope: Scope, wishes: Wishes, hold: Hold, place: Turn | None) -> Ticket:
@@ -304,8 +302,7 @@ class CallRoute:
         )
         begin = partial(self._begin, account, asked.body, ticket, asked.path, asked.params)
         entry = self._services.ledger.restart(call, begin)
-        account.serve(entry.task)
-        hold.until(entry.task)
+        _started(entry, account, ticket, hold)
         return True
 
     async def _run(self, asked: Asked) -> Answer:
@@ -330,7 +327,6 @@ class CallRoute:
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:
-            asked.ticket.leave()
             timeline.end(services.clock.now())
             trace_id = recorded(asked.whose.trace)
             services.hub.tell(CallEnded(self._operation, code, timeline.whole_s, trace_id))
@@ -342,6 +338,13 @@ class CallRoute:
         timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)
         told = CallTimed(self._operation, code, timeline, asked.whose, models)
         self._services.hub.tell(told)
+
+
+def _started(entry: Entry, account: Account, ticket: Ticket, hold: Hold) -> None:
+    """Have what a call holds given up when it has ended, whether it came to begin or not."""
+    entry.task.add_done_callback(lambda _: ticket.leave())
+    account.serve(entry.task)
+    hold.until(entry.task)
 
 
 def _params_of(scope: Scope) -> dict[str, str]:

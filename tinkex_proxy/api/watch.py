@@ -7,10 +7,13 @@ does in all. So it begins a moment later: nearly every submit is answered by the
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self
+
+from typing_extensions import override
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.runtime.deadlines import deadlines
+from tinkex_proxy.runtime.endable import Endable
 
 __all__ = ["Released", "Watch", "hung_up"]
 
@@ -28,7 +31,7 @@ async def hung_up(receive: Receive) -> None:
         pass
 
 
-class Watch:
+class Watch(Endable):
     """As a context, cancels what its task does within when nobody is there for it any more.
 
     Args:
@@ -47,20 +50,19 @@ class Watch:
         released: asyncio.Event | None = None,
         begun: Callable[[], bool] = lambda: False,
     ) -> None:
+        super().__init__()
         self._receive = receive
         self._released = released
         self._begun = begun
         self._watchers: list[asyncio.Task[object]] = []
-        self._why: type[Exception] | None = None
-        self._over = False
 
+    @override
     def __enter__(self) -> Self:
         """Watch, in a moment."""
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._cancelling = self._task.cancelling()
         self._call_off = deadlines().add(AFTER_S, self._begin)
-        return self
+        return super().__enter__()
 
+    @override
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -68,32 +70,26 @@ class Watch:
         trace: TracebackType | None,
     ) -> None:
         """Watch no more, and say why it ended if that was our doing."""
-        self._over = True  # a watcher that has just ended has yet to say so
         self._call_off()
         for watcher in self._watchers:
             watcher.cancel()
-        if self._why is None:
-            return
-        ours = self._task.uncancel() <= self._cancelling
-        if ours and kind is asyncio.CancelledError:
-            raise self._why from None
+        super().__exit__(kind, error, trace)
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         if self._receive is not None:
             gone = loop.create_task(hung_up(self._receive))
-            gone.add_done_callback(lambda done: self._end(done, CallerLeft))
+            gone.add_done_callback(self._gone)
             self._watchers.append(gone)
         if self._released is not None:
             end = loop.create_task(self._released.wait())
-            end.add_done_callback(self._end_unless_begun)
+            end.add_done_callback(self._ending)
             self._watchers.append(end)
 
-    def _end_unless_begun(self, watcher: "asyncio.Task[object]") -> None:
-        if not self._begun():
-            self._end(watcher, Released)
+    def _gone(self, watcher: "asyncio.Task[object]") -> None:
+        if not watcher.cancelled():
+            self.end(CallerLeft())
 
-    def _end(self, watcher: "asyncio.Task[object]", why: type[Exception]) -> None:
-        if not (self._over or watcher.cancelled() or self._why):
-            self._why = why
-            self._task.cancel()
+    def _ending(self, watcher: "asyncio.Task[object]") -> None:
+        if not (watcher.cancelled() or self._begun()):
+            self.end(Released())

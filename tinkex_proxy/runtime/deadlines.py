@@ -9,10 +9,13 @@ is any: so it comes up to two ticks late, and never early.
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, Self
 from weakref import WeakKeyDictionary
 
+from typing_extensions import override
+
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
+from tinkex_proxy.runtime.endable import Endable
 
 __all__ = ["TICK_S", "Deadlines", "deadlines", "within"]
 
@@ -84,7 +87,7 @@ def deadlines() -> Deadlines:
     return found
 
 
-class within:  # noqa: N801 - reads as `asyncio.timeout` does
+class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
     """As a context, ends what its task waits for within when the time is over.
 
     Args:
@@ -94,22 +97,23 @@ class within:  # noqa: N801 - reads as `asyncio.timeout` does
         TimeoutError: at the end of the context, because it was over.
     """
 
-    __slots__ = ("_call_off", "_cancelling", "_over", "_seconds", "_task")
+    __slots__ = ("_call_off", "_seconds")
 
     def __init__(self, seconds: float) -> None:
+        super().__init__()
         self._seconds = seconds
-        self._over = False
 
-    def __enter__(self) -> None:
+    @override
+    def __enter__(self) -> Self:
         """The time begins."""
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._cancelling = self._task.cancelling()
         if self._seconds < SOON_S:
             loop = asyncio.get_running_loop()
-            self._call_off = loop.call_later(self._seconds, self._end).cancel
+            self._call_off = loop.call_later(self._seconds, self._late).cancel
         else:
-            self._call_off = deadlines().add(self._seconds, self._end)
+            self._call_off = deadlines().add(self._seconds, self._late)
+        return super().__enter__()
 
+    @override
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -118,11 +122,7 @@ class within:  # noqa: N801 - reads as `asyncio.timeout` does
     ) -> None:
         """It is not needed any more, or over."""
         self._call_off()
-        if not self._over:
-            return
-        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+        super().__exit__(kind, error, trace)
 
-    def _end(self) -> None:
-        self._over = True
-        self._task.cancel()
+    def _late(self) -> None:
+        self.end(TimeoutError())

@@ -11,6 +11,7 @@ from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = [
     "CALLERS",
+    "SDK_ROUTE",
     "ASGIApp",
     "BodyLimits",
     "CallerLeft",
@@ -34,6 +35,8 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Where callers ask for what is their own business; all else is the operators'.
 CALLERS: Final = ("/v1/", "/api/v1/")
+# The one route of all that SDKs ask for.
+SDK_ROUTE: Final = "/api/v1/{path:path}"
 
 
 class CallerLeft(Exception):  # noqa: N818 - an event, not an error

@@ -7,16 +7,13 @@ methods and paths that there are not) goes to the framework, which has every rou
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from starlette.routing import BaseRoute, Route
 
-from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send
+from tinkex_proxy.api.asgi import CALLERS, SDK_ROUTE, ASGIApp, Receive, Scope, Send
 from tinkex_proxy.api.http_metrics import SDK_CALLS
 
 __all__ = ["Direct"]
-
-_BELOW: Final = "/api/v1/{path:path}"
 
 # Wraps what answers a route, so that it is measured under the route's path.
 Measuring = Callable[[ASGIApp, str], ASGIApp]
@@ -42,7 +39,7 @@ class Direct:
                 self._add(route)
 
     def _add(self, route: Route) -> None:
-        if route.path == _BELOW:
+        if route.path == SDK_ROUTE:
             for name in SDK_CALLS:
                 app = self._measured(route, f"/api/v1/{name}")
                 for method in ("GET", "POST"):

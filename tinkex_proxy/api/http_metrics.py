@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_fastapi_instrumentator import metrics
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 
-from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send, StatusNoted
+from tinkex_proxy.api.asgi import CALLERS, SDK_ROUTE, ASGIApp, Receive, Scope, Send, StatusNoted
 from tinkex_proxy.api.traced import place_of
 from tinkex_proxy.runtime.metrics import HttpMetrics, class_of
 from tinkex_proxy.runtime.trace_context import recorded
@@ -30,7 +30,6 @@ __all__ = ["METHODS", "SDK_CALLS", "OnRequest", "instrument"]
 
 # What routes here take; the parser lets some 45 methods through.
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "POST"})
-_CATCH_ALL: Final = "/api/v1/{path:path}"
 _UNROUTED: Final = "none"
 # What the official SDKs call below that; everything else there is one series.
 SDK_CALLS: Final = frozenset(
@@ -129,7 +128,7 @@ class _Counter:
     def ended(self, scope: Scope, handler: str, status: int | None, seconds: float) -> None:
         """Count one; `status` is None where there was no answer, and its caller has left."""
         path, method = scope["path"], str(scope["method"])
-        if handler == _CATCH_ALL and path in _SDK_PATHS:
+        if handler == SDK_ROUTE and path in _SDK_PATHS:
             handler = str(path)
         method = method if method in METHODS else "other"
         told = "none" if status is None else class_of(status)

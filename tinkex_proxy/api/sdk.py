@@ -16,6 +16,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from tinkex_proxy.api.asgi import (
+    SDK_ROUTE,
     Message,
     Receive,
     Scope,
@@ -69,7 +70,6 @@ _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
 UNCOUNTED_BYTES = 64 * 1024
-_ANY = "/api/v1/{path:path}"
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -379,7 +379,7 @@ def _request_id(body: object) -> str | None:
 
 def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
     """Everything under `/api/v1`, whatever its method."""
-    return [Route(_ANY, services.traced(endpoint, _route_of, _only_waits))]
+    return [Route(SDK_ROUTE, services.traced(endpoint, _route_of, _only_waits))]
 
 
 def _only_waits(path: str) -> bool:
@@ -388,4 +388,4 @@ def _only_waits(path: str) -> bool:
 
 def _route_of(path: str) -> str:
     """A call's route; callers can ask for any path, so only those that SDKs have are told apart."""
-    return path if path.removeprefix(_BASE) in SDK_CALLS else _ANY
+    return path if path.removeprefix(_BASE) in SDK_CALLS else SDK_ROUTE

@@ -8,15 +8,16 @@ result comes as the upstream gave it, in protobuf or JSON as the poll asks; a fa
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 
-from tinkex_proxy.api.asgi import CallerLeft, Receive
+from tinkex_proxy.api.asgi import Receive
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
 from tinkex_proxy.api.server_timing import HEADER, server_timing
-from tinkex_proxy.api.watch import hung_up
+from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import (
     CircuitOpen,
@@ -232,17 +233,8 @@ class SdkFutures:
         """
         if awaited.done() or self._released.is_set():
             return
-        loop = asyncio.get_running_loop()
-        gone = loop.create_task(hung_up(receive))
-        released = loop.create_task(self._released.wait())
-        try:
-            waits = (awaited, gone, released)
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and not awaited.done():
-                raise CallerLeft
-        finally:
-            gone.cancel()
-            released.cancel()
+        with suppress(Released), Watch(receive, self._released):
+            await asyncio.wait((awaited,), timeout=seconds)
 
     def _not_yet(self, account: Account, request_id: str) -> Answer:
         try:

@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import http.server
 import os
 import signal
@@ -31,6 +32,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
             status = main(arguments)
         except SystemExit as left:
             status = int(left.code or 0)
+        finally:
+            gc.unfreeze()  # what other tests left behind must still be found
         said = capsys.readouterr()
         return status, said.out, said.err
 

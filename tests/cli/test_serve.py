@@ -1,6 +1,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,18 @@ from tinkex_proxy import server
 from tinkex_proxy.cli import serve
 from tinkex_proxy.config import Settings
 
+# What tests and other commands need, or other settings than the defaults, and is heavy.
+UNUSED = {
+    "httpx",
+    "numpy",
+    "opentelemetry.sdk",
+    "plotext",
+    "pydantic.v1.main",  # one that is said to be absent is in the record, what it imports is not
+    "pygments",
+    "requests",
+    "rich.console",
+    "tinker",
+}
 UPSTREAM = ("--upstream.base-url", "http://127.0.0.1:9")
 
 
@@ -23,6 +37,22 @@ def test_it_says_its_url_when_it_listens_and_ends_well_on_a_signal(start) -> Non
     assert line.endswith("for http://127.0.0.1:9\n")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+
+
+def test_nothing_heavy_is_imported_that_is_not_used(tmp_path: Path) -> None:
+    """By Python's own record of imports, of a process that came to listen."""
+    command = [sys.executable, "-X", "importtime", "-m", "tinkex_proxy", "serve", "--port", "0"]
+    record = tmp_path / "imports"
+    with (
+        record.open("w") as stderr,
+        subprocess.Popen([*command, *UPSTREAM], stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        assert process.stdout is not None
+        assert b"listening on" in process.stdout.readline()
+        process.terminate()
+    imported = {line.rpartition("|")[2].strip() for line in record.read_text().splitlines()}
+    assert {"tinkex_proxy.server", "structlog.dev", "fastapi.routing"} <= imported
+    assert UNUSED & imported == set()
 
 
 def test_a_taken_port_is_told_with_the_process_that_has_it(start) -> None:

@@ -4,14 +4,21 @@ import argparse
 import errno
 import sys
 from functools import partial
+from typing import Final
 
 from tinkex_proxy.cli.exits import CommandError
 from tinkex_proxy.cli.listeners import describe_port_owner, describe_socket_owner
 from tinkex_proxy.cli.options import Commands, add_settings, load_settings
 from tinkex_proxy.cli.version import version
 from tinkex_proxy.config import ConfigError, Settings, find_contradictions, find_warnings
+from tinkex_proxy.runtime.imports import absent, uncollected
 
 __all__ = ["add"]
+
+# structlog would draw tracebacks with it, and ours are plain text before it sees them.
+UNUSED_BY_IMPORTS: Final = ("rich",)
+# FastAPI asks of each parameter of a route whether its type is a model of pydantic's first version.
+UNUSED_BY_ROUTES: Final = ("pydantic.v1",)
 
 
 def add(commands: Commands) -> None:
@@ -28,16 +35,18 @@ def _run(chosen: argparse.Namespace) -> int:
         raise ConfigError(*contradictions)
     for warning in find_warnings(settings):
         print(f"tinkex-proxy: warning: {warning}", file=sys.stderr)
-    # A server's imports, when there is to be one.
-    from tinkex_proxy import server  # noqa: PLC0415
-    from tinkex_proxy.runtime.store import StoreError  # noqa: PLC0415
+    with uncollected(), absent(*UNUSED_BY_IMPORTS):
+        # A server's imports, when there is to be one.
+        from tinkex_proxy import server  # noqa: PLC0415
+        from tinkex_proxy.runtime.store import StoreError  # noqa: PLC0415
 
     try:
-        return server.serve(
-            settings,
-            reread=partial(load_settings, chosen),
-            on_ready=partial(_say_ready, settings),
-        )
+        with absent(*UNUSED_BY_ROUTES):
+            return server.serve(
+                settings,
+                reread=partial(load_settings, chosen),
+                on_ready=partial(_say_ready, settings),
+            )
     except StoreError as error:
         raise ConfigError(str(error)) from error
     except OSError as error:

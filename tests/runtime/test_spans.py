@@ -1,7 +1,6 @@
 """Which events are spans, what they are called and what they say, without any library for it."""
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 
 from tinkex_proxy.core.outcome import Outcome
@@ -113,7 +112,9 @@ def test_a_request_upstream_is_a_client_span_by_the_conventions() -> None:
 
 def test_a_path_that_a_caller_chose_names_no_span() -> None:
     """Names are a closed set: a collector keeps an index of them."""
-    event = replace(exchange(200), path="/api/v1/weird/17", route="/api/v1/{path:path}")
+    event = msgspec.structs.replace(
+        exchange(200), path="/api/v1/weird/17", route="/api/v1/{path:path}"
+    )
     facts = facts_of(event, PLACES, 9.0)
     assert facts.name == "POST /api/v1/{path:path}"
     assert facts.attributes["url.full"].endswith("/api/v1/weird/17")

@@ -2,7 +2,9 @@
 
 Each run starts the real process on a free port, in front of an upstream that is not there (its
 absence is not fatal), takes the time until its line says that it listens and `/health/live` has
-answered, and reads its resident memory from the kernel.
+answered, and reads its resident memory from the kernel. It starts as from an installed package,
+whose modules pip, and the image, have compiled to bytecode. (Where `PYTHONDONTWRITEBYTECODE` is
+set, a checkout is compiled anew at each start.)
 
 Where the time goes is read from Python's own record of imports (`-X importtime`): of each package
 what its modules take themselves, without those that they import. That record makes imports slower
@@ -10,15 +12,19 @@ by a third, so shares are what it tells.
 """
 
 import argparse
+import contextlib
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from tests.bench.report import write_section
 
@@ -26,18 +32,21 @@ RUNS = 9
 READY_S = 0.6
 PROFILES = 5
 SHOWN = 15
-IMPORTS = "import tinkex_proxy.cli.entry, tinkex_proxy.server, uvloop"  # what `serve` comes to
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 
 
-def one_run() -> tuple[float, float]:
-    """Seconds to the first answer, MiB resident after it."""
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "tinkex_proxy", "serve", "--port", "0"]
+@contextlib.contextmanager
+def serving(*flags: str, stderr: IO[str] | None = None) -> Iterator[int]:
+    """A proxy that has answered, started with these flags of Python's; gives its process id."""
+    command = [sys.executable, *flags, "-m", "tinkex_proxy", "serve", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--upstream.base-url", "http://127.0.0.1:1", "--log.level", "error"],
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
+        # What is installed has its bytecode beside it, whatever this shell wants for itself.
+        env={name: value for name, value in os.environ.items() if name != UNCOMPILED},
     )
     try:
         assert process.stdout is not None
@@ -45,26 +54,35 @@ def one_run() -> tuple[float, float]:
         assert url is not None
         with urllib.request.urlopen(f"{url[0]}/health/live", timeout=10) as answer:  # noqa: S310
             answer.read()
-        took = time.perf_counter() - began
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert resident is not None
-        return took, int(resident[1]) / 1024
+        yield process.pid
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def one_run() -> tuple[float, float]:
+    """Seconds to the first answer, MiB resident after it."""
+    began = time.perf_counter()
+    with serving() as pid:
+        took = time.perf_counter() - began
+        status = Path(f"/proc/{pid}/status").read_text()
+        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert resident is not None
+        return took, int(resident[1]) / 1024
 
 
 def imports() -> Mapping[str, float]:
     """Milliseconds of each package's own modules, the median of some runs; the dearest first."""
     seen: list[Counter[str]] = []
     for _ in range(PROFILES):
-        command = [sys.executable, "-X", "importtime", "-c", IMPORTS]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        spent = Counter[str]()
-        for self_us, module in _LINE.findall(said):
-            package = module.partition(".")[0]
-            spent["the standard library" if _is_standard(package) else package] += int(self_us)
+        with tempfile.TemporaryFile("w+") as said:
+            with serving("-X", "importtime", stderr=said):
+                pass
+            said.seek(0)
+            spent = Counter[str]()
+            for self_us, module in _LINE.findall(said.read()):
+                package = module.partition(".")[0]
+                spent["the standard library" if _is_standard(package) else package] += int(self_us)
         seen.append(spent)
     names = {name for spent in seen for name in spent}
     middles = {name: statistics.median(spent[name] for spent in seen) / 1e3 for name in names}
@@ -109,8 +127,9 @@ def main() -> None:
     if args.write:
         said = (
             f"## Start-up\n\n`make bench-startup`: {RUNS} starts of the real process, until "
-            "`/health/live` has answered. Imports in Python's own record (`-X importtime`, which "
-            f"makes them slower by a third), of each package what its own modules take, median of "
+            "`/health/live` has answered, with all compiled to bytecode, as pip and the image do "
+            "it. Imports in Python's own record (`-X importtime`, which makes them slower by a "
+            "third), of each package what its own modules take, median of "
             f"{PROFILES}.\n\n"
         )
         write_section("startup", said + made)

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.watch import Watch
@@ -16,8 +17,7 @@ __all__ = ["CallerLeft", "Wishes", "coalesce_of", "digest_of", "key_of", "wait_f
 MAX_KEY_LENGTH = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """The headers that steer a call.
 
     Attributes:

@@ -132,8 +132,7 @@ class Services:
         self.settings = settings
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One call, decoded as far as all calls are alike."""
 
     account: Account

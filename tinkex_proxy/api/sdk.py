@@ -89,8 +89,7 @@ class SdkRouteSettings:
     request_timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Incoming:
+class _Incoming(msgspec.Struct, frozen=True):
     """A request that has come: its call, itself, and its body uncompressed where that is needed."""
 
     name: str

@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -48,8 +48,7 @@ _PREFIX = "tinkex-"
 METADATA_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
+class Timed(msgspec.Struct, frozen=True):
     """What is told of a call's time.
 
     Attributes:
@@ -174,7 +173,9 @@ class SdkFutures:
             models = (running.model.model_id,)
             told = CallTimed(timed.operation, code, timed.timeline, timed.whose, models)
             self._hub.tell(told)
-        return replace(answer, headers={**answer.headers, HEADER: server_timing(timed.timeline)})
+        return msgspec.structs.replace(
+            answer, headers={**answer.headers, HEADER: server_timing(timed.timeline)}
+        )
 
     def _watch(self, account: Account, entry: Entry) -> None:
         account.serve(entry.task)

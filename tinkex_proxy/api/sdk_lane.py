@@ -13,7 +13,6 @@ Models that the proxy has not seen being made (it was restarted, say) are relaye
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -54,8 +53,7 @@ OPERATION = "sdk"
 ADMISSION_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request of an SDK, its body read.
 
     Attributes:
@@ -77,8 +75,7 @@ class Request:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbered:
+class _Numbered(msgspec.Struct, frozen=True):
     """Work for a model, and its place in its caller's count."""
 
     model_id: str

@@ -13,8 +13,9 @@ promised to anybody, or is in the journal as a promised call: either way it come
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from tinkex_proxy.core.inorder import InOrder
 from tinkex_proxy.errors import InvalidRequest
@@ -33,8 +34,7 @@ GAP_S = 330.0
 MAX_CALLERS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A call that was taken on.
 
     Attributes:

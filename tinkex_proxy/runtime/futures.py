@@ -48,8 +48,7 @@ QUEUE_STATES: Final = ("active", "paused_capacity", "paused_rate_limit", "other"
 LARGE_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueState(msgspec.Struct, frozen=True):
     """Where the upstream says the request stands."""
 
     state: str
@@ -67,8 +66,7 @@ class _Glance(msgspec.Struct):
     queue_state_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiters:
+class Waiters(msgspec.Struct, frozen=True):
     """Who waits for a result.
 
     Attributes:
@@ -80,6 +78,9 @@ class Waiters:
     timelines: Sequence[Timeline] = ()
     behalf: Behalf = NOBODY
     large: bool = False
+
+
+NO_WAITERS: Final = Waiters()
 
 
 @dataclass(slots=True, eq=False)
@@ -138,7 +139,7 @@ class Poller:
         *,
         accept: str = JSON,
         on_state: Callable[[QueueState], None] = lambda _: None,
-        waiters: Waiters = Waiters(),
+        waiters: Waiters = NO_WAITERS,
     ) -> Response:
         """Wait until the request has ended and give its result.
 

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
+
 from tinkex_proxy.core.coalesce import FlushReason, Item, Limits
 from tinkex_proxy.core.lane import Batch, Lane
 from tinkex_proxy.core.timeline import Part, Timeline
@@ -91,8 +93,7 @@ class Tools:
     aside: Aside = field(default_factory=Aside)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, frozen=True):
     """A batch that has left.
 
     Attributes:

@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tinkex_proxy.errors import FutureNotFound, IdempotencyKeyReused
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.journal import Journal
@@ -34,8 +36,7 @@ __all__ = ["Answer", "Entry", "Ledger", "Retention"]
 FETCHED_KEEP_S = 180.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer, ready to be sent.
 
     Attributes:
@@ -47,7 +48,7 @@ class Answer:
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     retryable: bool = False
 
 

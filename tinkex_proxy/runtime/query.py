@@ -4,7 +4,6 @@ How often, and after what waits, is a row of `core.retry`.
 """
 
 import uuid
-from dataclasses import dataclass
 
 import msgspec
 
@@ -25,8 +24,7 @@ from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 __all__ = ["knows_model", "query"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
+class _Tried(msgspec.Struct, frozen=True):
     """One attempt without a good answer, and what it comes to if it is the last."""
 
     happened: Happened

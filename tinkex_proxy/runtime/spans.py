@@ -11,10 +11,11 @@ ours begins with `tinkex.`. Bodies, headers and keys are in no event, so they ar
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
+
+import msgspec
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.runtime.events import BatchEnded, CallTimed, Event, Exchange, Served
@@ -35,8 +36,7 @@ class Kind(Enum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True)
-class SpanFacts:
+class SpanFacts(msgspec.Struct, frozen=True):
     """One span.
 
     Attributes:
@@ -62,8 +62,7 @@ class SpanFacts:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Where the two ends are, as spans name them.
 
     Attributes:

@@ -10,7 +10,7 @@ such a submit is not repeated: its caller is told that the outcome is unknown.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -35,8 +35,7 @@ from tinkex_proxy.runtime.upstream import Ask, Unanswered, Upstream, detail_of
 __all__ = ["Admitted", "Refused", "Submitter", "admission"]
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The upstream took the request.
 
     Attributes:
@@ -48,8 +47,7 @@ class Admitted:
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The request will not run, or nobody can say.
 
     Attributes:
@@ -65,8 +63,7 @@ class Refused:
     doubtful: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
+class _Failed(msgspec.Struct, frozen=True):
     """One attempt that did not get the request admitted."""
 
     error: ProxyError

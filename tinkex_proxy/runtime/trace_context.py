@@ -12,8 +12,9 @@ call happened to start it.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 __all__ = ["NAMES", "TraceContext", "context_of", "leading", "parse", "recorded"]
 
@@ -34,8 +35,7 @@ _STATE_KEY = re.compile(
 _STATE_VALUE = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True):
     """One span's place in a trace.
 
     Attributes:
@@ -59,7 +59,7 @@ class TraceContext:
 
     def child(self, span_id: str) -> "TraceContext":
         """The place of a span below this one."""
-        return replace(self, span_id=span_id, parent_id=self.span_id)
+        return msgspec.structs.replace(self, span_id=span_id, parent_id=self.span_id)
 
     def headers(self) -> dict[str, str]:
         """As it goes out with a request."""

@@ -1,15 +1,15 @@
 """Whose work something is: what log lines and spans about it say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tinkex_proxy.runtime.trace_context import TraceContext
 
 __all__ = ["NOBODY", "Behalf", "Whose"]
 
 
-@dataclass(frozen=True, slots=True)
-class Whose:
+class Whose(msgspec.Struct, frozen=True):
     """A caller's call, by name.
 
     Attributes:
@@ -23,8 +23,7 @@ class Whose:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Behalf:
+class Behalf(msgspec.Struct, frozen=True):
     """On whose behalf the upstream is asked.
 
     Attributes:

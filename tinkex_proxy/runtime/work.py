@@ -41,8 +41,7 @@ __all__ = [
 BATCH_HEADER = "x-tinkex-batch"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class Training(msgspec.Struct, frozen=True, kw_only=True):
     """A `forward_backward` or `forward` of one caller.
 
     Attributes:
@@ -73,8 +72,7 @@ class Training:
         return (self.fragment.flavour, self.loss_fn, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """A call that shares with nobody: `optim_step`, saving, loading, unloading.
 
     Attributes:
@@ -92,8 +90,7 @@ class Order:
 Work: TypeAlias = Training | Order
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """One training call's part of a batch's answer.
 
     Attributes:

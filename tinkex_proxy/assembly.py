@@ -76,7 +76,7 @@ from tinkex_proxy.runtime.tasks import Tasks
 from tinkex_proxy.runtime.timing_metrics import TimingMetrics
 from tinkex_proxy.runtime.tracer import Tracer
 from tinkex_proxy.runtime.transport import Transport
-from tinkex_proxy.runtime.transports import open_transport
+from tinkex_proxy.runtime.transports import named_transport, open_transport
 from tinkex_proxy.runtime.upstream import Ask, Terms, Unanswered, Upstream
 from tinkex_proxy.wire.datum import Flavour
 
@@ -542,7 +542,7 @@ def _operations(proxy: Proxy, sight: _Sight) -> Operations:
         version={
             "version": importlib.metadata.version("tinkex-proxy"),
             "python": platform.python_version(),
-            "transport": settings.upstream.transport,
+            "transport": named_transport(settings.upstream.transport, _base_url(settings)),
             "upstream": upstream,
         },
         breakers=Breakers(

@@ -134,9 +134,9 @@ async def recorder() -> AsyncIterator[Recorder]:
     server.close()
 
 
-@pytest.fixture(params=["pyqwest", "httpx"])
+@pytest.fixture(params=["auto", "pyqwest", "httpx"])
 async def passing(start, recorder, request):
-    """A proxy in transparent mode in front of the recorder, over either transport."""
+    """A proxy in transparent mode in front of the recorder, over each transport."""
     return await start(
         recorder.url, upstream={"transport": request.param}, sdk={"mode": "transparent"}
     )

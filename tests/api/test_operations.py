@@ -57,7 +57,7 @@ async def test_lanes_version_and_config(proxy) -> None:
     (lane,) = (await proxy.client.get("/lanes")).json()["lanes"]
     assert (lane["model_id"], lane["state"], lane["depth"]) == (model_id, "alive", 0)
     version = (await proxy.client.get("/version")).json()
-    assert (version["transport"], version["upstream_flavours"]) == ("pyqwest", ["protobuf"])
+    assert (version["transport"], version["upstream_flavours"]) == ("http1", ["protobuf"])
     config = (await proxy.client.get("/config")).json()
     assert config["batching"]["max_batch_size"] == 10
 

@@ -60,9 +60,10 @@ class Barrier:
 @pytest.mark.parametrize(
     ("call", "mode", "transport"),
     [
-        ("asample", "lane", "pyqwest"),
-        pytest.param("asample", "transparent", "pyqwest", marks=pytest.mark.long),
-        ("retrieve_future", "lane", "pyqwest"),
+        ("asample", "lane", "auto"),
+        pytest.param("asample", "lane", "pyqwest", marks=pytest.mark.long),
+        pytest.param("asample", "transparent", "auto", marks=pytest.mark.long),
+        ("retrieve_future", "lane", "auto"),
     ],
 )
 async def test_two_thousand_at_once_and_none_waits_here(start, call, mode, transport) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from tinkex_proxy import cli
 from tinkex_proxy.runtime import lanes
+from tinkex_proxy.runtime.http1_transport import Http1Transport
 from tinkex_proxy.runtime.lane_pages import LanePages
 from tinkex_proxy.runtime.ledger import Ledger
-from tinkex_proxy.runtime.transport import PyqwestTransport
 
 # Long enough for a request to be on its way to a server on this machine, too short for its answer.
 ON_ITS_WAY_S = 0.001
@@ -64,19 +64,19 @@ def after_journal(doom: Doom) -> None:
 
 def sent(doom: Doom) -> None:
     """While the request is on its way: the upstream may have it, or a part of it."""
-    send = PyqwestTransport.send
+    send = Http1Transport.send
 
     async def doomed(self, request):
         if request.path.endswith(SUBMITS) and doom.comes():
             asyncio.get_running_loop().call_later(ON_ITS_WAY_S, doom.strike)
         return await send(self, request)
 
-    PyqwestTransport.send = doomed
+    Http1Transport.send = doomed
 
 
 def acted(doom: Doom) -> None:
     """The upstream has answered, so it has acted; we have not heard it."""
-    send = PyqwestTransport.send
+    send = Http1Transport.send
 
     async def doomed(self, request):
         response = await send(self, request)
@@ -84,7 +84,7 @@ def acted(doom: Doom) -> None:
             doom.strike()
         return response
 
-    PyqwestTransport.send = doomed
+    Http1Transport.send = doomed
 
 
 def answered(doom: Doom) -> None:

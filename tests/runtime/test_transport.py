@@ -13,7 +13,7 @@ from tinkex_proxy.runtime.transport import Request, Transport, TransportFault
 from tinkex_proxy.runtime.transports import open_transport
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-KINDS = ["pyqwest", "httpx"]
+KINDS = ["auto", "pyqwest", "httpx"]
 
 
 @asynccontextmanager

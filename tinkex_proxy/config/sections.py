@@ -99,10 +99,11 @@ class UpstreamSettings(_Section):
         description="Key for callers that send none; falls back to `TINKER_API_KEY`. Not an "
         "option: the process list is public.",
     )
-    transport: Literal["pyqwest", "httpx"] = Field(
-        default="pyqwest",
-        description="HTTP client. `pyqwest` is what the official SDK uses, and many times faster; "
-        "`httpx` is there for its proxies and custom transports.",
+    transport: Literal["auto", "pyqwest", "httpx"] = Field(
+        default="auto",
+        description="HTTP client. `auto` takes the proxy's own for `http://`, which is the "
+        "fastest, and for `https://` `pyqwest`, which is what the official SDK uses; `httpx` is "
+        "there for its proxies and custom transports.",
     )
     flavour: Literal["auto", "protobuf", "json"] = Field(
         default="auto",

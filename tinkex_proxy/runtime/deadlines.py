@@ -17,7 +17,7 @@ from typing_extensions import override
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.endable import Endable
 
-__all__ = ["TICK_S", "Deadlines", "deadlines", "within"]
+__all__ = ["TICK_S", "Deadlines", "alarm", "deadlines", "within"]
 
 TICK_S: Final = 0.05
 # What is sooner is not put off by a tick.
@@ -87,6 +87,21 @@ def deadlines() -> Deadlines:
     return found
 
 
+def alarm(seconds: float, due: _Due) -> Callable[[], None]:
+    """Have a function called on the loop that runs when so many seconds are over.
+
+    Args:
+        seconds: from now; from a second on it may be two ticks late.
+        due: is called, once.
+
+    Returns:
+        What calls it off.
+    """
+    if seconds < SOON_S:
+        return asyncio.get_running_loop().call_later(seconds, due).cancel
+    return deadlines().add(seconds, due)
+
+
 class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
     """As a context, ends what its task waits for within when the time is over.
 
@@ -106,11 +121,7 @@ class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
     @override
     def __enter__(self) -> Self:
         """The time begins."""
-        if self._seconds < SOON_S:
-            loop = asyncio.get_running_loop()
-            self._call_off = loop.call_later(self._seconds, self._late).cancel
-        else:
-            self._call_off = deadlines().add(self._seconds, self._late)
+        self._call_off = alarm(self._seconds, self._late)
         return super().__enter__()
 
     @override

@@ -1,8 +1,9 @@
 """The seam to the network: one request out, one whole answer back, or a typed fault.
 
-`PyqwestTransport` (reqwest/hyper, the engine of the official SDK) carries production traffic;
+`PyqwestTransport` (reqwest/hyper, the engine of the official SDK) asks the hosted service,
+`Http1Transport` what is asked without TLS: on the event loop, in a third of the time. And
 `HttpxTransport` serves in-process tests and users who need httpx's proxies or custom transports.
-Neither follows redirects, decompresses answers or obeys `HTTP_PROXY`: a sidecar that holds a key
+None follows redirects, decompresses answers or obeys `HTTP_PROXY`: a sidecar that holds a key
 sends it to the configured origin and nowhere else.
 
 A fault says what may have happened upstream, because that decides what may be done next: `CONNECT`

@@ -1,0 +1,231 @@
+"""`Transport` over connections of the event loop's own: for upstreams without TLS.
+
+For what is on this machine or in this cluster, where a call may take a fraction of a millisecond.
+The hosted service is asked over TLS, and in HTTP/2 where it can; that is reqwest's to do
+(`transport.py`).
+"""
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.runtime.deadlines import alarm, within
+from tinkex_proxy.runtime.http1 import Connection, request_head
+from tinkex_proxy.runtime.transport import (
+    Passed,
+    Passing,
+    Request,
+    Response,
+    TransportFault,
+    is_ours,
+)
+
+__all__ = ["Http1Transport"]
+
+# As many as a burst of rollouts may need at once; they cost the upstream a socket each, so that
+# those that nobody needs go soon.
+MAX_IDLE: Final = 2048
+IDLE_S: Final = 30.0
+# One that has been idle for longer is looked at before it is used: its end may have come already.
+# An upstream on uvicorn closes them after 5 s.
+GLANCE_S: Final = 0.5
+
+
+class Http1Transport:
+    """`Transport` in HTTP/1.1 on the event loop.
+
+    Args:
+        base_url: `http`, host and path prefix of the upstream, without a trailing slash.
+        connect_timeout_s: seconds to establish a connection.
+    """
+
+    def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0) -> None:
+        parts = urlsplit(base_url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._named = ("host", parts.netloc.rpartition("@")[2])
+        self._prefix = parts.path
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: list[Connection] = []
+        self._used: set[Connection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def send(self, request: Request) -> Response:
+        """Send, and wait for the whole answer.
+
+        Raises:
+            TransportFault: no whole answer came.
+        """
+        headers = request.headers
+        head = self._head(request.method, request.path, headers.items(), len(request.body))
+        connection = self._taken() or await self._connected(request.timeout_s)
+        call_off = alarm(request.timeout_s, lambda: connection.late(_late(request.timeout_s)))
+        try:
+            connection.ask(head, request.body, on_head=request.on_head)
+            body = await connection.whole()
+            named = {n.decode("latin-1"): v.decode("latin-1") for n, v in connection.headers}
+            return Response(connection.status, named, body)
+        finally:
+            call_off()
+            self._left(connection, keep=headers.get("connection") != "close")
+
+    async def relay_whole(self, passing: Passing) -> Passed:
+        """Pass a request on, and give its answer when all of it is there.
+
+        Raises:
+            TransportFault: no whole answer came.
+        """
+        if not isinstance(passing.body, bytes):
+            async with self.relay(passing) as passed:
+                body = b"".join([piece async for piece in passed.pieces()])
+            return Passed(passed.status, passed.headers, body)
+        head = self._head(passing.method, passing.path, passing.headers, len(passing.body))
+        connection = self._taken() or await self._connected(passing.timeout_s)
+        call_off = alarm(passing.timeout_s, lambda: connection.late(_late(passing.timeout_s)))
+        try:
+            connection.ask(head, passing.body, bodiless=passing.method == "HEAD")
+            body = await connection.whole()
+            return Passed(connection.status, _decoded(connection), body)
+        finally:
+            call_off()
+            self._left(connection)
+
+    @asynccontextmanager
+    async def relay(self, passing: Passing) -> AsyncIterator[Passed]:
+        """Pass a request on and its answer back, without reading either.
+
+        Raises:
+            TransportFault: no head of an answer came, or its body broke off.
+        """
+        body, headers, length = passing.body, passing.headers, None
+        chunked = False
+        if isinstance(body, bytes):
+            length = len(body)
+        elif not any(name.lower() == "content-length" for name, _ in headers):
+            chunked = True
+            headers = (*headers, ("transfer-encoding", "chunked"))
+        head = self._head(passing.method, passing.path, headers, length)
+        connection = self._taken() or await self._connected(passing.timeout_s)
+        bodiless = passing.method == "HEAD"
+        try:
+            try:
+                with within(passing.timeout_s):
+                    if isinstance(body, bytes):
+                        connection.ask(head, body, streamed=True, bodiless=bodiless)
+                    else:
+                        connection.ask(head, unfinished=True, streamed=True, bodiless=bodiless)
+                        await _upload(connection, body, chunked=chunked)
+                    await connection.answered()
+            except TimeoutError:
+                raise TransportFault(Fault.TIMEOUT, _late(passing.timeout_s)) from None
+            yield Passed(connection.status, _decoded(connection), _pieces(connection))
+        finally:
+            self._left(connection)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for connection in (*self._idle, *self._used):
+            connection.close()
+        self._idle.clear()
+
+    def _head(
+        self, method: str, path: str, headers: Iterable[tuple[str, str]], length: int | None
+    ) -> bytes:
+        return request_head(method, self._prefix + path, (self._named, *headers), length)
+
+    def _taken(self) -> Connection | None:
+        """An idle connection, the one that was used last: it is the least likely to be closed."""
+        while self._idle:
+            connection = self._idle.pop()
+            idle_s = asyncio.get_running_loop().time() - connection.idle_since
+            if connection.closed or (idle_s > GLANCE_S and _has_news(connection.fileno)):
+                connection.close()
+                continue
+            self._used.add(connection)
+            return connection
+        return None
+
+    async def _connected(self, timeout_s: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        seconds = min(timeout_s, self._connect_timeout_s)
+        try:
+            with within(seconds):
+                _, connection = await loop.create_connection(Connection, self._host, self._port)
+        except TimeoutError:
+            raise TransportFault(Fault.CONNECT, f"no connection within {seconds:g} s") from None
+        except OSError as error:
+            fault = Fault.NOT_SENT if is_ours(error) else Fault.CONNECT
+            raise TransportFault(fault, _reason(error)) from None
+        self._used.add(connection)
+        return connection
+
+    def _left(self, connection: Connection, *, keep: bool = True) -> None:
+        """An exchange has ended, one way or another."""
+        self._used.discard(connection)
+        if not (keep and connection.over and connection.reusable and len(self._idle) < MAX_IDLE):
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.append(connection)
+        if self._sweeping is None:
+            self._sweeping = loop.call_later(IDLE_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what nobody needed for long."""
+        loop = asyncio.get_running_loop()
+        since = loop.time() - IDLE_S
+        kept = [c for c in self._idle if c.idle_since > since and not c.closed]
+        for connection in self._idle:
+            if connection not in kept:
+                connection.close()
+        self._idle = kept
+        self._sweeping = loop.call_later(IDLE_S, self._sweep) if kept else None
+
+
+async def _upload(connection: Connection, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+    """Send a body as it comes, as long as the upstream wants it."""
+    async for piece in body:
+        if chunked and piece:  # one of no length would be the last
+            connection.write(b"%x\r\n" % len(piece), piece, b"\r\n")
+        elif not chunked:
+            connection.write(piece)
+        if not await connection.drained():
+            return
+    if chunked:
+        connection.write(b"0\r\n\r\n")
+    connection.finish()
+
+
+async def _pieces(connection: Connection) -> AsyncIterator[bytes]:
+    while piece := await connection.more():
+        yield piece
+
+
+def _decoded(connection: Connection) -> list[tuple[str, str]]:
+    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers]
+
+
+def _reason(error: OSError) -> str:
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)  # asyncio has its own words for a refused connection
+
+
+def _late(timeout_s: float) -> str:
+    return f"no answer within {timeout_s:g} s"
+
+
+def _has_news(fileno: int) -> bool:
+    """Whether something can be read: of an idle connection, that can only be its end."""
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    return bool(poll.poll(0))

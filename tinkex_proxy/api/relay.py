@@ -5,8 +5,9 @@ the answer comes back the same way, in the pieces it arrives in; long polls are 
 proxy has to see an answer (`Seen`), that one is asked for uncompressed and read whole.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+
+from msgspec.structs import replace
 
 from tinkex_proxy.api.asgi import (
     BodyLimits,
@@ -21,7 +22,7 @@ from tinkex_proxy.api.asgi import (
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.trace_context import NAMES, TraceContext
-from tinkex_proxy.runtime.transport import Passed, Passing
+from tinkex_proxy.runtime.transport import Passed, Passing, encoded
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 from tinkex_proxy.runtime.whose import Whose
 
@@ -33,21 +34,22 @@ WHOLE_BYTES = 1024 * 1024
 # RFC 9110 section 7.6.1, and what the next hop's client sets for itself.
 _HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "host",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"host",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
 
-_NOT_UP = _HOP_BY_HOP | {"content-length"}
-_NOT_BACK = _HOP_BY_HOP | {"date"}  # uvicorn dates it
+_NOT_UP = _HOP_BY_HOP | {b"content-length"}
+_NOT_BACK = _HOP_BY_HOP | {b"date"}  # uvicorn dates it
+_TRACING = frozenset(name.encode() for name in NAMES)
 
 # Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
 Seen = Callable[[bytes], bytes]
@@ -78,8 +80,8 @@ async def relay(
         CallerLeft: the answer broke off; half of it is out, so only cutting it off is honest.
     """
     if seen is not None:
-        headers = [(n, v) for n, v in passing.headers if n != "accept-encoding"]
-        passing = replace(passing, headers=[*headers, ("accept-encoding", "identity")])
+        headers = [pair for pair in passing.headers if pair[0] != b"accept-encoding"]
+        passing = replace(passing, headers=[*headers, (b"accept-encoding", b"identity")])
     begun = False
     try:
         if passing.short:
@@ -152,8 +154,8 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
 
 def placed(passing: Passing, trace: TraceContext) -> Passing:
     """A request with its own place in a trace, instead of its sender's."""
-    others = [(name, value) for name, value in passing.headers if name.lower() not in NAMES]
-    return replace(passing, headers=[*others, *trace.headers().items()], trace=trace)
+    others = [pair for pair in passing.headers if pair[0] not in _TRACING]
+    return replace(passing, headers=[*others, *encoded(trace.headers().items())], trace=trace)
 
 
 async def _shown(passed: Passed, seen: Seen | None) -> Passed:
@@ -161,22 +163,13 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
     if seen is None or not 200 <= passed.status < 300:
         return passed
     whole = seen(b"".join([piece async for piece in passed.pieces()]))
-    headers = [(n, v) for n, v in passed.headers if n.lower() != "content-length"]
-    return Passed(passed.status, [*headers, ("content-length", str(len(whole)))], whole)
+    headers = [pair for pair in passed.headers if pair[0] != b"content-length"]
+    return Passed(passed.status, [*headers, (b"content-length", b"%d" % len(whole))], whole)
 
 
 async def _pass_back(passed: Passed, send: Send) -> None:
     """Head first, then each piece as it comes."""
-    headers = []
-    named: set[str] = set()
-    for given, value in passed.headers:
-        name = given.lower()
-        if name == "connection":
-            named = {*named, *_tokens(value)}
-        if name not in _NOT_BACK:
-            headers.append((name.encode("latin-1"), value.encode("latin-1")))
-    if named:
-        headers = [pair for pair in headers if pair[0].decode("latin-1") not in named]
+    headers = _without(passed.headers, _NOT_BACK)
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})
@@ -193,23 +186,20 @@ def _target(scope: Scope) -> str:
     return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
 
 
-def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[str, str]]:
-    dropped = _HOP_BY_HOP
-    if not keep_length:
-        dropped = _NOT_UP  # the client sets the length from the body it is given
-    pairs = []
-    named: set[str] = set()
-    for raw, text in pairs_of(scope):
-        name, value = raw.decode("latin-1"), text.decode("latin-1")
-        if name == "connection":
-            named = {*named, *_tokens(value)}
-        if name not in dropped and not name.startswith("x-tinkex-"):
-            pairs.append((name, value))
-    return [pair for pair in pairs if pair[0] not in named] if named else pairs
+def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[bytes, bytes]]:
+    # Without a length of its caller's, the client sets it from the body that it is given.
+    kept = _without(pairs_of(scope), _HOP_BY_HOP if keep_length else _NOT_UP)
+    return [pair for pair in kept if not pair[0].startswith(b"x-tinkex-")]
 
 
-def _tokens(value: str) -> set[str]:
-    return {token.strip().lower() for token in value.split(",")}
+def _without(
+    headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes]
+) -> list[tuple[bytes, bytes]]:
+    """Headers without some, and without those that `Connection` names."""
+    for name, value in headers:
+        if name == b"connection":
+            dropped |= {token.strip() for token in value.lower().split(b",")}
+    return [pair for pair in headers if pair[0] not in dropped]
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:

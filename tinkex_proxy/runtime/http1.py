@@ -296,7 +296,7 @@ _FRAMED: Final = (b"content-length", b"transfer-encoding")
 
 
 def request_head(
-    method: str, target: str, headers: Iterable[tuple[str, str]], length: int | None
+    method: str, target: str, headers: Iterable[tuple[bytes, bytes]], length: int | None
 ) -> bytes:
     """The head of a request, up to the body.
 
@@ -309,14 +309,16 @@ def request_head(
     Raises:
         ValueError: it would be more than one head: a line break is in something.
     """
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
+    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("latin-1"), target.encode("latin-1"))]
+    lines += [b"%b: %b\r\n" % pair for pair in headers]
     if length or (length == 0 and method not in _BODILESS):
-        lines.append(f"content-length: {length}\r\n")
-    head = f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n"
-    breaks = len(lines) + 2
-    if head.count("\n") != breaks or head.count("\r") != breaks or target.count(" "):
+        lines.append(b"content-length: %d\r\n" % length)
+    lines.append(b"\r\n")
+    head = b"".join(lines)
+    breaks = len(lines)
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or " " in target:
         raise ValueError("a line break or space where HTTP has none, in a path or header")
-    return head.encode("latin-1")
+    return head
 
 
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})

@@ -9,7 +9,7 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,11 +18,14 @@ from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.runtime.deadlines import alarm, within
 from tinkex_proxy.runtime.http1 import Connection, request_head
 from tinkex_proxy.runtime.transport import (
+    HeaderPairs,
     Passed,
     Passing,
     Request,
     Response,
     TransportFault,
+    decoded,
+    encoded,
     is_ours,
 )
 
@@ -48,7 +51,7 @@ class Http1Transport:
     def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0) -> None:
         parts = urlsplit(base_url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._named = ("host", parts.netloc.rpartition("@")[2])
+        self._named = (b"host", parts.netloc.rpartition("@")[2].encode("latin-1"))
         self._prefix = parts.path
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
@@ -62,14 +65,14 @@ class Http1Transport:
             TransportFault: no whole answer came.
         """
         headers = request.headers
-        head = self._head(request.method, request.path, headers.items(), len(request.body))
+        pairs = encoded(headers.items())
+        head = self._head(request.method, request.path, pairs, len(request.body))
         connection = self._taken() or await self._connected(request.timeout_s)
         call_off = alarm(request.timeout_s, lambda: connection.late(_late(request.timeout_s)))
         try:
             connection.ask(head, request.body, on_head=request.on_head)
             body = await connection.whole()
-            named = {n.decode("latin-1"): v.decode("latin-1") for n, v in connection.headers}
-            return Response(connection.status, named, body)
+            return Response(connection.status, decoded(connection.headers), body)
         finally:
             call_off()
             self._left(connection, keep=headers.get("connection") != "close")
@@ -90,7 +93,7 @@ class Http1Transport:
         try:
             connection.ask(head, passing.body, bodiless=passing.method == "HEAD")
             body = await connection.whole()
-            return Passed(connection.status, _decoded(connection), body)
+            return Passed(connection.status, connection.headers, body)
         finally:
             call_off()
             self._left(connection)
@@ -106,9 +109,9 @@ class Http1Transport:
         chunked = False
         if isinstance(body, bytes):
             length = len(body)
-        elif not any(name.lower() == "content-length" for name, _ in headers):
+        elif not any(name == b"content-length" for name, _ in headers):
             chunked = True
-            headers = (*headers, ("transfer-encoding", "chunked"))
+            headers = (*headers, (b"transfer-encoding", b"chunked"))
         head = self._head(passing.method, passing.path, headers, length)
         connection = self._taken() or await self._connected(passing.timeout_s)
         bodiless = passing.method == "HEAD"
@@ -123,7 +126,7 @@ class Http1Transport:
                     await connection.answered()
             except TimeoutError:
                 raise TransportFault(Fault.TIMEOUT, _late(passing.timeout_s)) from None
-            yield Passed(connection.status, _decoded(connection), _pieces(connection))
+            yield Passed(connection.status, connection.headers, _pieces(connection))
         finally:
             self._left(connection)
 
@@ -136,9 +139,7 @@ class Http1Transport:
             connection.close()
         self._idle.clear()
 
-    def _head(
-        self, method: str, path: str, headers: Iterable[tuple[str, str]], length: int | None
-    ) -> bytes:
+    def _head(self, method: str, path: str, headers: HeaderPairs, length: int | None) -> bytes:
         return request_head(method, self._prefix + path, (self._named, *headers), length)
 
     def _taken(self) -> Connection | None:
@@ -208,10 +209,6 @@ async def _upload(connection: Connection, body: AsyncIterator[bytes], *, chunked
 async def _pieces(connection: Connection) -> AsyncIterator[bytes]:
     while piece := await connection.more():
         yield piece
-
-
-def _decoded(connection: Connection) -> list[tuple[str, str]]:
-    return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in connection.headers]
 
 
 def _reason(error: OSError) -> str:

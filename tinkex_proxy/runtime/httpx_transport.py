@@ -3,7 +3,6 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import httpx
 
@@ -86,9 +85,7 @@ class HttpxTransport:
                 content=passing.body,
                 timeout=timeout,
             ) as answer:
-                headers = [
-                    (n.decode("latin-1"), v.decode("latin-1")) for n, v in answer.headers.raw
-                ]
+                headers = [(name.lower(), value) for name, value in answer.headers.raw]
                 yield Passed(answer.status_code, headers, answer.aiter_raw())
         except httpx.TransportError as error:
             raise _fault_of(error, passing.timeout_s) from None
@@ -100,7 +97,8 @@ class HttpxTransport:
             TransportFault: no whole answer came.
         """
         async with self.relay(passing) as passed:
-            return replace(passed, body=b"".join([piece async for piece in passed.pieces()]))
+            body = b"".join([piece async for piece in passed.pieces()])
+            return Passed(passed.status, passed.headers, body)
 
     async def close(self) -> None:
         """Close every connection."""

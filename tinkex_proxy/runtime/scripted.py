@@ -10,6 +10,8 @@ from tinkex_proxy.runtime.transport import (
     Request,
     Response,
     TransportFault,
+    decoded,
+    encoded,
 )
 
 __all__ = ["ScriptedTransport"]
@@ -58,9 +60,18 @@ class ScriptedTransport:
         """
         given = passing.body
         whole = given if isinstance(given, bytes) else b"".join([piece async for piece in given])
-        noted = Request(passing.method, passing.path, dict(passing.headers), whole)
+        noted = Request(
+            passing.method,
+            passing.path,
+            decoded(passing.headers),
+            whole,
+        )
         answer = await self.send(noted)
-        return Passed(answer.status, list(answer.headers.items()), answer.body)
+        return Passed(
+            answer.status,
+            encoded(answer.headers.items()),
+            answer.body,
+        )
 
     async def close(self) -> None:
         """Note that it was closed."""

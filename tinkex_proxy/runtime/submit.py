@@ -10,9 +10,9 @@ such a submit is not repeated: its caller is told that the outcome is unknown.
 """
 
 from collections.abc import Hashable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from tinkex_proxy.core.advice import NO_ADVICE, Advice, advice_of
 from tinkex_proxy.core.retry import Asking, Happened, of_fault, of_status

@@ -14,13 +14,14 @@ A long poll is no probe of a half-open circuit: it is held for minutes, and who 
 be refused. A question goes first in its place.
 """
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from tinkex_proxy.core.advice import advice_of
 from tinkex_proxy.core.breaker import Permit
@@ -42,6 +43,8 @@ from tinkex_proxy.runtime.transport import (
     Response,
     Transport,
     TransportFault,
+    decoded,
+    encoded,
 )
 from tinkex_proxy.runtime.whose import NOBODY, Behalf
 
@@ -60,7 +63,7 @@ JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
 _UNGUARDED = frozenset({Operation.HEARTBEAT, Operation.PROBE})
-_KEYS = frozenset({"x-api-key", "authorization"})
+_KEYS = frozenset({b"x-api-key", b"authorization"})
 _KNOCK = "/api/v1/healthz"
 KNOCK_TIMEOUT_S = 5.0
 # Submits of one key that are out at once; the SDK's own figure for samples.
@@ -83,8 +86,7 @@ class Unanswered(Exception):  # noqa: N818 - an event to act on, not yet an erro
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One request to the upstream.
 
     Attributes:
@@ -123,9 +125,9 @@ class Ask:
     method: str = "POST"
     patience: bool = False
     flow: Hashable = None
-    leave: Leave | None = field(default=None, compare=False)
-    on_head: Callable[[], None] | None = field(default=None, compare=False)
-    behalf: Behalf = field(default=NOBODY, compare=False)
+    leave: Leave | None = None
+    on_head: Callable[[], None] | None = None
+    behalf: Behalf = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,7 @@ class Upstream:
         self._tracer = terms.tracer
         self._transport = transport
         self._auth: Mapping[str, str] = {} if api_key is None else {"x-api-key": api_key}
+        self._auth_pairs = encoded(self._auth.items())
         self.breaker = breaker
         self.pace = Pace(clock, most=MAX_SUBMITS)
         self.retries = Retries(clock, hub, RetryBudget(terms.retry_ratio, terms.retries_per_s))
@@ -198,7 +201,7 @@ class Upstream:
         status, wait_s = None, None
         try:
             response = await self._ask(ask)
-            status, wait_s = response.status, _wait_s(response.status, response.headers.items())
+            status, wait_s = response.status, _wait_s(response.status, response.headers)
         finally:
             self.pace.ended(sent_at, status, wait_s=wait_s)
         return response
@@ -297,7 +300,7 @@ class Upstream:
         for name, _ in passing.headers:
             if name in _KEYS:
                 return passing
-        return replace(passing, headers=[*passing.headers, *self._auth.items()])
+        return replace(passing, headers=[*passing.headers, *self._auth_pairs])
 
     def _request(self, ask: Ask, trace: TraceContext | None = None) -> Request:
         headers = {"accept": ask.accept, "user-agent": "tinkex-proxy", **self._auth}
@@ -347,7 +350,8 @@ class _Relaying:
         """Note an answer's head."""
         self._status = passed.status
         if self._operation is Operation.SUBMIT:
-            wait_s = _wait_s(passed.status, passed.headers)
+            refused = passed.status >= 400
+            wait_s = _wait_s(passed.status, decoded(passed.headers)) if refused else None
             self._pace.heard(self._began, passed.status, wait_s=wait_s)
 
     def __enter__(self) -> Self:
@@ -380,11 +384,9 @@ class _Relaying:
             raise Unanswered(error.fault, error.detail) from None
 
 
-def _wait_s(status: int, headers: Iterable[tuple[str, str]]) -> float | None:
+def _wait_s(status: int, headers: Mapping[str, str]) -> float | None:
     """Seconds that a refusal asks to wait, if it does."""
-    if status < 400:
-        return None
-    return advice_of({name.lower(): value for name, value in headers}).wait_s
+    return None if status < 400 else advice_of(headers).wait_s
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from tinkex_proxy.core.coalesce import Item
 from tinkex_proxy.core.lane import Batch

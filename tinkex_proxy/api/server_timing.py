@@ -12,18 +12,23 @@ __all__ = ["HEADER", "server_timing"]
 HEADER: Final = "server-timing"
 # An upstream's reason is a sentence; a header is no place for more.
 MAX_REASON_CHARS: Final = 200
-_NAMES: Final = [(part, part.value) for part in Part]
-_HELD_AT: Final = list(Part).index(Part.UPSTREAM_QUEUE)
+_PLACES: Final = {part: place for place, part in enumerate(Part)}
+_NAMES: Final = [part.value for part in Part]
+# Most calls come to three or four of them.
+_ZEROS: Final = [f"{name};dur=0.000" for name in _NAMES]
 
 
 def server_timing(timeline: Timeline) -> str:
     """The header's value; durations in milliseconds, to the microsecond."""
-    parts = timeline.parts()
-    entries = [f"{name};dur={parts[part] * 1000:.3f}" for part, name in _NAMES]
+    entries = _ZEROS.copy()
+    for part, seconds in timeline.parts().items():
+        if seconds:
+            place = _PLACES[part]
+            entries[place] = f"{_NAMES[place]};dur={seconds * 1000:.3f}"
     held = timeline.held
     if held is not None:
         said = held.state if held.reason is None else f"{held.state}: {held.reason}"
-        entries[_HELD_AT] += f';desc="{_quotable(said)}"'
+        entries[_PLACES[Part.UPSTREAM_QUEUE]] += f';desc="{_quotable(said)}"'
     return ", ".join([*entries, f"total;dur={timeline.whole_s * 1000:.3f}"])
 
 

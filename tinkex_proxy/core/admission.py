@@ -127,11 +127,16 @@ class Admission:
 
     def give_back(self, owner: str, size_bytes: int, calls: int) -> None:
         """Note that a call holds nothing any more."""
-        self._take(owner, -size_bytes, -calls)
-        if self._owners[owner] == Usage():
+        usage = self._take(owner, -size_bytes, -calls)
+        if not usage.size_bytes and not usage.calls:
             del self._owners[owner]
 
-    def _take(self, owner: str, size_bytes: int, calls: int) -> None:
-        for usage in (self.total, self._owners.setdefault(owner, Usage())):
-            usage.size_bytes += size_bytes
-            usage.calls += calls
+    def _take(self, owner: str, size_bytes: int, calls: int) -> Usage:
+        total, usage = self.total, self._owners.get(owner)
+        if usage is None:
+            usage = self._owners[owner] = Usage()
+        total.size_bytes += size_bytes
+        total.calls += calls
+        usage.size_bytes += size_bytes
+        usage.calls += calls
+        return usage

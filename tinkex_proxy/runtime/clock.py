@@ -33,9 +33,7 @@ class Clock(Protocol):
 class MonotonicClock:
     """The machine's monotonic clock."""
 
-    def now(self) -> float:
-        """Seconds since some fixed moment."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)  # asked a dozen times in every call
 
     async def sleep(self, seconds: float) -> None:
         """Come back after `seconds`."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from typing_extensions import override
 
@@ -75,16 +75,24 @@ def _forget(of_tick: dict[object, _Due], name: object) -> None:
     of_tick.pop(name, None)
 
 
+class _Latest:
+    """The deadlines of the loop that asked last: in a process that serves, of the only one."""
+
+    loop: Callable[[], asyncio.AbstractEventLoop | None] = staticmethod(lambda: None)
+    deadlines: Deadlines
+
+
 _OF_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, Deadlines] = WeakKeyDictionary()
 
 
 def deadlines() -> Deadlines:
     """Those of the loop that runs."""
     loop = asyncio.get_running_loop()
-    found = _OF_LOOPS.get(loop)
-    if found is None:
-        found = _OF_LOOPS[loop] = Deadlines(MonotonicClock())
-    return found
+    if _Latest.loop() is not loop:
+        if loop not in _OF_LOOPS:
+            _OF_LOOPS[loop] = Deadlines(MonotonicClock())
+        _Latest.loop, _Latest.deadlines = staticmethod(ref(loop)), _OF_LOOPS[loop]
+    return _Latest.deadlines
 
 
 def alarm(seconds: float, due: _Due) -> Callable[[], None]:

@@ -260,7 +260,10 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is there; of an interim answer (RFC 9110 section 15.2) nobody hears."""
         status = self._parser.get_status_code()
-        if status < 200 or self.over:
+        if self.over or 100 <= status < 200:
+            return
+        if not 200 <= status < 600:  # RFC 9110 section 15
+            self._fail(f"what came is not HTTP: there is no status {status:03}")
             return
         self.status = status
         if self._on_head is not None:
@@ -275,6 +278,10 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Some of the body is there."""
         if self.over:
+            return
+        if not self.status:
+            # It has none: this may as well be the head of the answer (RFC 9112 section 6.3).
+            self._fail("what came is not HTTP: a body of an interim answer")
             return
         self.pieces.append(body)
         if not self._streamed:

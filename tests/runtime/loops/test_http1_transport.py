@@ -280,9 +280,16 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 104 Odd\r\nContent-Length: 3\r\n\r\nabc" + OK, "not HTTP"),
+        (b"HTTP/1.1 199 Odd\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "not HTTP"),
+        (b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n" + OK, "no status 099"),
+        (b"HTTP/1.1 600 Odd\r\nContent-Length: 2\r\n\r\nok", "no status 600"),
         (b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * http1.MAX_HEAD_BYTES + b"\r\n\r\n", "longer than"),
     ],
-    ids=["no HTTP", "two lengths", "length and chunks", "another protocol", "endless head"],
+    ids=[
+        *("no HTTP", "two lengths", "length and chunks", "another protocol"),
+        *("interim body", "interim chunks", "no status", "no class of status", "endless head"),
+    ],
 )
 async def test_what_is_no_answer_is_taken_for_none(said: bytes, why: str) -> None:
     async with upstream(answering(said)) as there, opened(there.url) as transport:

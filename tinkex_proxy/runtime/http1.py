@@ -210,13 +210,19 @@ class Connection(asyncio.Protocol):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone; the end of a body that has no other."""
-        self._lost = True
-        if self._until_closed and exc is None and not self.over:
+    def eof_received(self) -> None:
+        """Nothing more comes: the end of a body that has no other."""
+        # It is gone only when all has been written; who reads no more may never take it.
+        if self._until_closed and not self.over:
             self._complete(reusable=False)
         else:
-            self._fail(str(exc) if exc is not None and str(exc) else _CLOSED)
+            self._fail(_CLOSED)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._lost = True
+        self._fail(str(exc) if exc is not None and str(exc) else _CLOSED)
 
     @override
     def data_received(self, data: bytes) -> None:

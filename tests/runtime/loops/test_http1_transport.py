@@ -429,6 +429,29 @@ async def test_an_early_answer_to_a_whole_body_ends_the_connection() -> None:
     assert there.connections == 2
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 413 Too Large\r\n\r\nno"])
+async def test_the_end_of_an_answer_does_not_wait_for_a_request_that_nobody_reads(
+    said: bytes,
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.say(said)
+        peer.writer.write_eof()
+        await left.wait()
+
+    left = asyncio.Event()
+    async with upstream(handler) as there, opened(there.url) as transport:
+        asked = transport.send(Request("POST", "/", {}, bytes(64 * 2**20), 2))
+        if said:
+            answer = await asked
+            assert (answer.status, answer.body) == (413, b"no")
+        else:
+            with pytest.raises(TransportFault, match="before the answer was complete") as caught:
+                await asked
+            assert caught.value.fault is Fault.RESET
+        left.set()
+
+
 async def test_a_caller_who_breaks_off_an_upload_breaks_it_off_upstream() -> None:
     ended = asyncio.Event()
 

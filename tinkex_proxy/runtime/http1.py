@@ -21,12 +21,14 @@ from tinkex_proxy.runtime.transport import TransportFault
 
 __all__ = ["Connection", "request_head"]
 
-# The head of an answer that is longer is no answer: it would grow until memory ends.
+# The head of an answer that is longer is no answer: it would grow until memory ends. The parser
+# keeps a field until it is whole: what comes without a piece of a body counts, too.
 MAX_HEAD_BYTES: Final = 256 * 1024
 # Of an answer that is passed on as it comes, as much waits for its caller.
 MAX_WAITING_BYTES: Final = 256 * 1024
 
 _CLOSED: Final = "the connection was closed before the answer was complete"
+_ENDLESS: Final = f"the head of the answer is longer than {MAX_HEAD_BYTES} bytes"
 
 
 class Connection(asyncio.Protocol):
@@ -42,8 +44,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_bodiless", "_got", "_lost", "_on_head", "_parser", "_paused", "_sending", "_streamed"),
-        *("_transport", "_unread", "_until_closed", "_waiter"),
+        *("_bare", "_bodiless", "_got", "_lost", "_on_head", "_parser", "_paused", "_sending"),
+        *("_streamed", "_transport", "_unread", "_until_closed", "_waiter"),
         *("error", "headers", "idle_since", "over", "pieces", "reusable", "status"),
     )
 
@@ -58,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.over = True
 
     def _reset(self) -> None:
-        self.status = self._got = self._unread = 0
+        self.status = self._got = self._bare = self._unread = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.error: TransportFault | None = None
@@ -230,11 +232,14 @@ class Connection(asyncio.Protocol):
         if self.over:  # to nothing that was asked
             self._fail("an answer came that was not asked for")
             return
+        self._bare += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"what came is not HTTP: {error}")
-            self.reusable = False
+            return
+        if self._bare > MAX_HEAD_BYTES and not self.over:
+            self._fail(_ENDLESS)
 
     @override
     def pause_writing(self) -> None:
@@ -259,7 +264,7 @@ class Connection(asyncio.Protocol):
         """A field of the head, or of what trails a body in chunks."""
         self._got += len(name) + len(value)
         if self._got > MAX_HEAD_BYTES:
-            self._fail(f"the head of the answer is longer than {MAX_HEAD_BYTES} bytes")
+            self._fail(_ENDLESS)
         elif not self.status:
             self.headers.append((name.lower(), value.strip()))
 
@@ -289,6 +294,7 @@ class Connection(asyncio.Protocol):
             # It has none: this may as well be the head of the answer (RFC 9112 section 6.3).
             self._fail("what came is not HTTP: a body of an interim answer")
             return
+        self._bare = 0
         self.pieces.append(body)
         if not self._streamed:
             return

@@ -10,7 +10,7 @@ import pytest
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.runtime import http1, http1_transport
-from tinkex_proxy.runtime.http1 import request_head
+from tinkex_proxy.runtime.http1 import Connection, request_head
 from tinkex_proxy.runtime.http1_transport import Http1Transport
 from tinkex_proxy.runtime.transport import Passed, Passing, Request, TransportFault
 
@@ -300,16 +300,52 @@ async def test_what_is_no_answer_is_taken_for_none(said: bytes, why: str) -> Non
     assert there.connections == 2
 
 
-async def test_a_head_without_end_in_small_pieces_is_cut_off() -> None:
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"x-more: " + b"y" * 1000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nx-long: ", b"y" * 1000),
+        (b"HTTP/1.1 200 OK\r\n", b"y" * 1000),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx:", b"y" * 1000),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"y" * 1000),
+    ],
+    ids=["fields", "value", "name", "interim", "trailer", "extension"],
+)
+async def test_what_is_without_end_in_an_answer_but_its_body_is_cut_off(
+    begin: bytes, more: bytes
+) -> None:
+    """The parser would keep it, and copy it for each piece of it."""
+    said = 0
+
     async def handler(peer: Peer) -> None:
+        nonlocal said
         await peer.head()
-        await peer.say(b"HTTP/1.1 200 OK\r\n")
-        while True:
-            await peer.say(b"x-more: " + b"y" * 1000 + b"\r\n")
+        await peer.say(begin)
+        while said < 64 * 2**20:
+            await peer.say(more)
+            said += len(more)
+        await peer.gone()
 
     async with upstream(handler) as there, opened(there.url) as transport:
-        with pytest.raises(TransportFault, match="longer than"):
+        with pytest.raises(TransportFault, match="longer than") as caught:
             await transport.send(get())
+    assert caught.value.fault is Fault.RESET
+
+
+async def test_a_body_is_no_head_without_end_however_it_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1, "MAX_HEAD_BYTES", 100)
+    head, chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"62\r\n" + b"a" * 98
+    here, there = socket.socketpair()
+    with here, there:
+        _, connection = await asyncio.get_running_loop().create_connection(Connection, sock=here)
+        connection.ask(request_head("GET", "/", [], 0))
+        for part in (head, *[chunk, b"\r", b"\n"] * 9, b"0\r\n", b"\r\n"):
+            connection.data_received(part)
+        assert await connection.whole() == b"a" * 882
+        connection.close()
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:

@@ -57,6 +57,7 @@ class Http1Transport:
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def send(self, request: Request) -> Response:
         """Send, and wait for the whole answer.
@@ -131,7 +132,8 @@ class Http1Transport:
             self._left(connection)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; there will be no other."""
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -165,6 +167,9 @@ class Http1Transport:
         except OSError as error:
             fault = Fault.NOT_SENT if is_ours(error) else Fault.CONNECT
             raise TransportFault(fault, _reason(error)) from None
+        if self._closed:
+            connection.close()
+            raise TransportFault(Fault.NOT_SENT, "the connections were closed by this side")
         self._used.add(connection)
         return connection
 

@@ -653,6 +653,29 @@ async def test_closing_ends_what_is_idle_and_what_is_under_way() -> None:
         await transport.close()  # again does nothing
 
 
+async def test_after_the_closing_nothing_is_sent_and_nothing_kept() -> None:
+    """Neither by who comes later, nor by who was about to connect: nobody would close it."""
+    seen: list[bytes] = []
+    gone: asyncio.Queue[None] = asyncio.Queue()
+
+    async def handler(peer: Peer) -> None:
+        seen.append(await peer.reader.read())
+        gone.put_nowait(None)
+
+    async with upstream(handler) as there:
+        transport = Http1Transport(there.url)
+        early = asyncio.create_task(transport.send(get()))
+        await asyncio.sleep(0)
+        await transport.close()
+        for late in (early, transport.send(get())):
+            with pytest.raises(TransportFault, match="closed by this side") as caught:
+                await late
+            assert caught.value.fault is Fault.NOT_SENT
+            await gone.get()
+        assert not transport._used
+    assert seen == [b"", b""]
+
+
 async def test_what_nobody_needs_is_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1_transport, "IDLE_S", 0.02)
     gone = asyncio.Event()

@@ -91,8 +91,8 @@ class Connection(asyncio.Protocol):
         self._reset()
         self._bodiless, self._streamed, self._on_head = bodiless, streamed, on_head
         self._sending = unfinished
-        if self._lost:
-            self._fail(_CLOSED)
+        if self.closed:
+            self._fail("the connection was closed before anything was sent", Fault.CONNECT)
             return
         self.write(*parts)
 

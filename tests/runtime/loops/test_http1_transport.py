@@ -574,6 +574,22 @@ async def test_silence_ends_with_the_time_there_is_and_closes_the_connection(how
     assert caught.value.fault is Fault.TIMEOUT
 
 
+@pytest.mark.parametrize("said", [b"", OK])
+async def test_nothing_was_sent_on_a_connection_that_had_ended(said: bytes) -> None:
+    """A load balancer without anything behind it ends a connection as soon as it is there."""
+    loop = asyncio.get_running_loop()
+    here, there = socket.socketpair()
+    _, connection = await loop.create_connection(Connection, sock=here)
+    there.send(said)
+    there.close()
+    while not connection.closed:
+        await asyncio.sleep(0)
+    connection.ask(request_head("GET", "/", [], 0))
+    with pytest.raises(TransportFault, match="before anything was sent") as caught:
+        await connection.whole()
+    assert caught.value.fault is Fault.CONNECT
+
+
 @pytest.mark.parametrize("how", ["send", "relay"])
 async def test_who_is_cancelled_leaves_no_connection_behind(how: str) -> None:
     came, gone = asyncio.Event(), asyncio.Event()

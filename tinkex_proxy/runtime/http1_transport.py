@@ -35,9 +35,6 @@ __all__ = ["Http1Transport"]
 # those that nobody needs go soon.
 MAX_IDLE: Final = 2048
 IDLE_S: Final = 30.0
-# One that has been idle for longer is looked at before it is used: its end may have come already.
-# An upstream on uvicorn closes them after 5 s.
-GLANCE_S: Final = 0.5
 
 
 class Http1Transport:
@@ -148,8 +145,10 @@ class Http1Transport:
         """An idle connection, the one that was used last: it is the least likely to be closed."""
         while self._idle:
             connection = self._idle.pop()
-            idle_s = asyncio.get_running_loop().time() - connection.idle_since
-            if connection.closed or (idle_s > GLANCE_S and _has_news(connection.fileno)):
+            # Its end may have come already, or what would pass for the next answer. Some upstreams
+            # close behind an answer without a word: the next request is often quicker than the
+            # loop is to see it. Looking costs a microsecond.
+            if connection.closed or _has_news(connection.fileno):
                 connection.close()
                 continue
             self._used.add(connection)

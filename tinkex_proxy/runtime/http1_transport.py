@@ -104,12 +104,13 @@ class Http1Transport:
             TransportFault: no head of an answer came, or its body broke off.
         """
         body, headers, length = passing.body, passing.headers, None
-        chunked = False
+        announced: int | None = None
         if isinstance(body, bytes):
             length = len(body)
-        elif not any(name == b"content-length" for name, _ in headers):
-            chunked = True
-            headers = (*headers, (b"transfer-encoding", b"chunked"))
+        else:
+            announced = _announced(headers)
+            if announced is None:
+                headers = (*headers, (b"transfer-encoding", b"chunked"))
         head = self._head(passing.method, passing.path, headers, length)
         connection = self._taken() or await self._connected(passing.timeout_s)
         bodiless = passing.method == "HEAD"
@@ -120,7 +121,7 @@ class Http1Transport:
                         connection.ask(head, body, streamed=True, bodiless=bodiless)
                     else:
                         connection.ask(head, unfinished=True, streamed=True, bodiless=bodiless)
-                        await _upload(connection, body, chunked=chunked)
+                        await _upload(connection, body, announced)
                     await connection.answered()
             except TimeoutError:
                 raise TransportFault(Fault.TIMEOUT, _late(passing.timeout_s)) from None
@@ -196,18 +197,35 @@ class Http1Transport:
         self._sweeping = loop.call_later(IDLE_S, self._sweep) if kept else None
 
 
-async def _upload(connection: Connection, body: AsyncIterator[bytes], *, chunked: bool) -> None:
-    """Send a body as it comes, as long as the upstream wants it."""
+def _announced(headers: HeaderPairs) -> int | None:
+    """How long a body is said to be."""
+    said = [value for name, value in headers if name == b"content-length"]
+    return int(said[0]) if said else None
+
+
+async def _upload(
+    connection: Connection, body: AsyncIterator[bytes], announced: int | None
+) -> None:
+    """Send a body as it comes, as long as the upstream wants it; in chunks if it says no length.
+
+    Raises:
+        TransportFault: it is longer than it says. The rest would be taken for the next request.
+    """
+    left = announced
     async for piece in body:
-        if chunked and piece:  # one of no length would be the last
-            connection.write(b"%x\r\n" % len(piece), piece, b"\r\n")
-        elif not chunked:
+        if left is not None:
+            left -= len(piece)
+            if left < 0:
+                raise TransportFault(Fault.RESET, f"the body is longer than its {announced} bytes")
             connection.write(piece)
+        elif piece:  # a chunk of no length would be the last
+            connection.write(b"%x\r\n" % len(piece), piece, b"\r\n")
         if not await connection.drained():
             return
-    if chunked:
+    if left is None:
         connection.write(b"0\r\n\r\n")
-    connection.finish()
+    if not left:  # else what comes next would be taken for the rest
+        connection.finish()
 
 
 async def _pieces(connection: Connection) -> AsyncIterator[bytes]:

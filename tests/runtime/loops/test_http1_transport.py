@@ -386,6 +386,42 @@ async def test_a_body_of_known_length_goes_up_as_it_comes_and_the_connection_sta
     assert (seen, there.connections) == ([b"hello world"] * 2, 1)
 
 
+async def test_a_body_that_is_shorter_than_it_says_is_the_last_on_its_connection() -> None:
+    """What comes next would be taken for the rest of it."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        await peer.say(OK)
+        assert len(await peer.reader.read()) <= 5
+
+    async with upstream(handler) as there, opened(there.url) as transport:
+        for _ in range(2):
+            body = passing(chunks(b"hello"), headers=[(b"content-length", b"6")])
+            async with transport.relay(body) as passed:
+                assert await whole(passed) == b"ok"
+    assert there.connections == 2
+
+
+async def test_a_body_that_is_longer_than_it_says_goes_no_further() -> None:
+    """The rest of it would be taken for the next request."""
+    seen: list[bytes] = []
+    gone = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+        seen.append(await peer.reader.read())
+        gone.set()
+
+    async with upstream(handler) as there, opened(there.url) as transport:
+        request = passing(
+            chunks(b"hello", b"GET / HTTP/1.1\r\n"), headers=[(b"content-length", b"6")]
+        )
+        with pytest.raises(TransportFault, match="longer than its 6 bytes"):
+            await transport.relay_whole(request)
+        await gone.wait()
+    assert b"hello".startswith(seen[0])
+
+
 async def test_an_upload_goes_at_the_upstreams_pace() -> None:
     """What it does not read is not taken from the caller either."""
     taken = 0

@@ -188,13 +188,14 @@ class Http1Transport:
     def _sweep(self) -> None:
         """Close what nobody needed for long."""
         loop = asyncio.get_running_loop()
-        since = loop.time() - IDLE_S
-        kept = [c for c in self._idle if c.idle_since > since and not c.closed]
-        for connection in self._idle:
-            if connection not in kept:
+        since, idle = loop.time() - IDLE_S, self._idle
+        self._idle = []
+        for connection in idle:
+            if connection.closed or connection.idle_since <= since:
                 connection.close()
-        self._idle = kept
-        self._sweeping = loop.call_later(IDLE_S, self._sweep) if kept else None
+            else:
+                self._idle.append(connection)
+        self._sweeping = loop.call_later(IDLE_S, self._sweep) if self._idle else None
 
 
 def _announced(headers: HeaderPairs) -> int | None:

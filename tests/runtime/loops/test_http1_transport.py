@@ -740,6 +740,16 @@ async def test_what_nobody_needs_is_closed_after_a_while(monkeypatch: pytest.Mon
     assert there.connections == 2
 
 
+async def test_what_was_needed_lately_stays() -> None:
+    async with upstream(answering(OK)) as there, opened(there.url) as transport:
+        for _ in range(2):
+            assert (await transport.send(get())).body == b"ok"
+            assert transport._sweeping is not None
+            transport._sweeping.cancel()
+            transport._sweep()
+    assert there.connections == 1
+
+
 async def test_no_more_connections_are_kept_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http1_transport, "MAX_IDLE", 1)
     everybody = asyncio.Barrier(3)

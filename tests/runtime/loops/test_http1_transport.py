@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,14 @@ from tinkex_proxy.runtime.transport import Passed, Passing, Request, TransportFa
 
 Handler = Callable[["Peer"], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    return here, there
 
 
 class Peer:
@@ -333,7 +342,7 @@ async def test_a_body_is_no_head_without_end_however_it_is_cut(
 ) -> None:
     monkeypatch.setattr(http1, "MAX_HEAD_BYTES", 100)
     head, chunk = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"62\r\n" + b"a" * 98
-    here, there = socket.socketpair()
+    here, there = tcp_pair()
     with here, there:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, sock=here)
         connection.ask(request_head("GET", "/", [], 0))
@@ -609,7 +618,7 @@ async def test_silence_ends_with_the_time_there_is_and_closes_the_connection(how
 async def test_nothing_was_sent_on_a_connection_that_had_ended(said: bytes) -> None:
     """A load balancer without anything behind it ends a connection as soon as it is there."""
     loop = asyncio.get_running_loop()
-    here, there = socket.socketpair()
+    here, there = tcp_pair()
     _, connection = await loop.create_connection(Connection, sock=here)
     there.send(said)
     there.close()
@@ -792,6 +801,19 @@ async def test_a_connection_that_does_not_come_about_was_not_sent_anything() -> 
                 await transport.send(get())
             await transport.close()
     assert caught.value.fault is Fault.CONNECT
+
+
+async def test_a_peer_that_vanishes_is_missed_before_a_long_poll_is_over() -> None:
+    async with upstream(answering(OK)) as there, opened(there.url) as transport:
+        await transport.send(get())
+        (connection,) = transport._idle
+        with socket.socket(fileno=os.dup(connection.fileno)) as one:
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            after, every, times = (
+                one.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+    assert after + every * times <= 60
 
 
 async def test_the_upstream_is_called_by_its_name_and_nobody_elses() -> None:

@@ -105,7 +105,9 @@ class Connection(asyncio.Protocol):
         self.write(*parts)
 
     def write(self, *parts: bytes) -> None:
-        """Send more of a body, without waiting."""
+        """Send more of a body, without waiting; nothing once the exchange is over."""
+        if self.over:  # uvloop takes it ill where the connection is gone
+            return
         # Empty ones stay out: uvloop takes them for the end of what is to be written.
         self._transport.writelines([part for part in parts if part])
 

@@ -528,6 +528,26 @@ async def test_the_end_of_an_answer_does_not_wait_for_a_request_that_nobody_read
         left.set()
 
 
+async def test_an_upload_whose_connection_is_gone_has_got_no_answer() -> None:
+    """Though it waited for its caller meanwhile, not for the upstream."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"half"
+        (connection,) = transport._used
+        while not connection._lost:
+            await asyncio.sleep(0)
+        yield b"more"
+        raise AssertionError("it was asked for more")
+
+    async def handler(peer: Peer) -> None:
+        await peer.head()
+
+    async with upstream(handler) as there, opened(there.url) as transport:
+        with pytest.raises(TransportFault) as caught:
+            await transport.relay_whole(passing(body()))
+    assert caught.value.fault is Fault.RESET
+
+
 async def test_a_caller_who_breaks_off_an_upload_breaks_it_off_upstream() -> None:
     ended = asyncio.Event()
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.runtime.deadlines import alarm, within
@@ -35,6 +35,8 @@ __all__ = ["Http1Transport"]
 # those that nobody needs go soon.
 MAX_IDLE: Final = 2048
 IDLE_S: Final = 30.0
+# What stands for itself in a path, and the escapes that are there already (RFC 3986 section 3.3).
+_OF_PATHS: Final = "/%:@!$&'()*+,;=~"
 
 
 class Http1Transport:
@@ -49,7 +51,7 @@ class Http1Transport:
         parts = urlsplit(base_url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._named = (b"host", parts.netloc.rpartition("@")[2].encode("latin-1"))
-        self._prefix = parts.path
+        self._prefix = quote(parts.path, safe=_OF_PATHS)  # it may come with spaces
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
         self._used: set[Connection] = set()

@@ -851,6 +851,18 @@ async def test_the_upstream_is_called_by_its_name_and_nobody_elses() -> None:
     assert b"secret" not in seen[0]
 
 
+async def test_the_upstreams_path_is_escaped_where_it_has_to_be() -> None:
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        seen.append(await peer.head())
+        await peer.say(OK)
+
+    async with upstream(handler) as there, opened(f"{there.url}/a b/é%20(c)") as transport:
+        await transport.send(get("/d"))
+    assert seen[0].startswith(b"GET /a%20b/%C3%A9%20(c)/d HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize(
     ("method", "length", "line"),
     [

@@ -9,6 +9,7 @@ import msgspec
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.watch import Watch
 from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
+from tinkex_proxy.runtime.deadlines import alarm
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
@@ -127,7 +128,7 @@ async def wait_for(
     entry.waiters += 1
     try:
         with Watch(receive):
-            await asyncio.wait((entry.task,), timeout=timeout_s)
+            await _end_of(entry.task, timeout_s)
     except CallerLeft:
         left = True
     finally:
@@ -154,3 +155,23 @@ async def wait_for(
         "The deadline passed while the upstream was at work; the call goes on and counts. "
         f"Its answer will be at GET /v1/futures/{entry.id}."
     )
+
+
+async def _end_of(task: "asyncio.Future[Answer]", timeout_s: float | None) -> None:
+    """Wait until a task has ended, whichever way, or the time is over.
+
+    `asyncio.wait` does, and sets a timer of the event loop for each call.
+    """
+    over = asyncio.get_running_loop().create_future()
+
+    def wake(_: object = None) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    task.add_done_callback(wake)
+    call_off = wake if timeout_s is None else alarm(timeout_s, wake)
+    try:
+        await over
+    finally:
+        task.remove_done_callback(wake)
+        call_off()

@@ -19,6 +19,8 @@ __all__ = ["Fault", "Operation", "Outcome", "of_fault", "of_status"]
 class Outcome(enum.Enum):
     """How an exchange counts in a circuit breaker."""
 
+    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
+
     SUCCESS = "success"
     FAILURE = "failure"
     THROTTLED = "throttled"
@@ -27,6 +29,8 @@ class Outcome(enum.Enum):
 
 class Operation(enum.Enum):
     """Classes of upstream calls that are judged, retried and rejected alike."""
+
+    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
 
     SUBMIT = "submit"
     POLL = "poll"

@@ -48,6 +48,8 @@ DISBELIEVED: Final = 3
 class Kind(enum.Enum):
     """Classes of calls that are repeated alike."""
 
+    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
+
     TRAINING = "training"
     CREATE_MODEL = "create_model"
     UNRECOGNISED = "unrecognised"
@@ -63,6 +65,8 @@ class Kind(enum.Enum):
 
 class Happened(enum.Enum):
     """How an attempt ended that brought no final answer."""
+
+    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
 
     HELD = "circuit_open"  # by our own breaker: nothing was sent
     UNSENT = "unsent"  # no connection: nothing was sent

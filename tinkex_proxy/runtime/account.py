@@ -269,6 +269,9 @@ class Account:
 
     async def sampler(self, kind: str, name: str) -> Sampler:
         """A sampling session for `base_model` or `model_path` (`kind`), made on first need."""
+        await self.ready()
+        if found := self._samplers.get((kind, name)):
+            return found
         # A rollout begins with many samples at once; they share the session that the first makes.
         async with self._making.setdefault((kind, name), asyncio.Lock()):
             session_id = await self.ready()

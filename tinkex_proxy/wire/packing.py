@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, Literal
 
-__all__ = ["SIZES", "Code", "first_misfit", "pack", "unpack", "unpack_bfloat16"]
+__all__ = ["SIZES", "Code", "first_misfit", "pack", "unpack", "unpack_bfloat16", "unpack_integers"]
 
 Code = Literal["i", "q", "f"]
 SIZES: Final[dict[Code, int]] = {"i": 4, "q": 8, "f": 4}
@@ -41,6 +41,15 @@ def unpack(code: Code, data: bytes) -> list[float]:
         struct.error: `data` is no whole number of values.
     """
     return list(struct.unpack(f"<{len(data) // SIZES[code]}{code}", data))
+
+
+def unpack_integers(data: bytes) -> list[int]:
+    """The int32 in `data`.
+
+    Raises:
+        struct.error: `data` is no whole number of values.
+    """
+    return list(struct.unpack(f"<{len(data) // 4}i", data))
 
 
 def unpack_bfloat16(data: bytes) -> list[float]:

@@ -15,7 +15,7 @@ from msgspec import Meta
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.wire import tinker_pb2 as pb
 from tinkex_proxy.wire.output import is_protobuf
-from tinkex_proxy.wire.packing import unpack
+from tinkex_proxy.wire.packing import unpack, unpack_integers
 
 __all__ = ["SampleAnswer", "SampledSequence", "decode_sample"]
 
@@ -79,7 +79,7 @@ def _sequence(message: pb.SampledSequence) -> SampledSequence:
     if reason is None:
         raise UpstreamFault(f"The upstream gave the unknown stop_reason {message.stop_reason}.")
     return SampledSequence(
-        tokens=[int(token) for token in unpack("i", message.tokens)],
+        tokens=unpack_integers(message.tokens),
         stop_reason=reason,
         logprobs=unpack("f", message.logprobs) or None,
         topk_logprobs=_topk(message.topk_sampled_logprobs),
@@ -89,9 +89,11 @@ def _sequence(message: pb.SampledSequence) -> SampledSequence:
 def _topk(message: pb.TopkLogprobs) -> TopK | None:
     """One list of (token, logprob) for each position, likeliest first; None where nothing is."""
     width = message.k
-    tokens, logprobs = unpack("i", message.token_ids), unpack("f", message.logprobs)
+    if not (message.token_ids or message.logprobs or width * message.length):
+        return None
+    tokens, logprobs = unpack_integers(message.token_ids), unpack("f", message.logprobs)
     if not len(tokens) == len(logprobs) == width * message.length:
         raise UpstreamFault("The upstream's top-k logprobs are not of the size that they claim.")
-    cells = [(int(token), logprob) for token, logprob in zip(tokens, logprobs, strict=True)]
+    cells = list(zip(tokens, logprobs, strict=True))
     rows = (cells[at : at + width] for at in range(0, len(cells), width or 1))
     return [[cell for cell in row if cell != (0, _NO_LOGPROB)] or None for row in rows] or None

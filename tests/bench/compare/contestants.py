@@ -11,6 +11,7 @@ from tests.bench.compare.calls import LARGE, MODEL, SAMPLE, SMALL, TRAIN, Call
 from tests.e2e.environments import GRANIAN, LITELLM, build, of_debian
 
 APPS = Path(__file__).parent / "apps"
+ROOT = APPS.parents[3]
 NGINX = ("usr/sbin/nginx", "nginx-light")
 HAPROXY = ("usr/sbin/haproxy", "haproxy")
 
@@ -85,8 +86,8 @@ def _granian(app: str) -> Command:
         options = ["--interface", "asgi", "--loop", "uvloop", "--http", "1", "--no-ws"]
         options += ["--backlog", "4096", "--log-level", "warning", "--working-dir", str(APPS)]
         program = build(GRANIAN).with_name("granian")
-        upstream = f"COMPARE_UPSTREAM={sink}"
-        return ["env", upstream, str(program), *options, "--port", str(port), app]
+        upstream, ours = f"COMPARE_UPSTREAM={sink}", f"PYTHONPATH={ROOT}"
+        return ["env", upstream, ours, str(program), *options, "--port", str(port), app]
 
     return command
 
@@ -94,7 +95,7 @@ def _granian(app: str) -> Command:
 # Our own, by name, because targets speak of them.
 OURS, NGINX_NAME, NAIVE, LITELLM_NAME = "ours", "nginx", "FastAPI + httpx", "LiteLLM"
 DIRECT, OUR_SAMPLE, OUR_TRAINING = "direct", "ours /v1/sample", "ours /v1/forward_backward"
-FLOOR, FLOOR_PROXY = "uvicorn echo", "uvicorn + pyqwest"
+FLOOR, FLOOR_PROXY = "uvicorn echo", "uvicorn + our client"
 DIRECT_PLAIN, NGINX_LARGE = "direct plain", "nginx 256k buffers"
 
 # A developer's machine only: it would refuse to start without a key.
@@ -113,7 +114,8 @@ CONTESTANTS = (
     Contestant(FLOOR, _uvicorn("floor:echo")),
     Contestant("granian echo", _granian("floor:echo")),
     Contestant(FLOOR_PROXY, _uvicorn("floor:proxy")),
-    Contestant("granian + pyqwest", _granian("floor:proxy")),
+    Contestant("uvicorn + pyqwest", _uvicorn("floor:reqwest")),
+    Contestant("granian + our client", _granian("floor:proxy")),
     Contestant(DIRECT_PLAIN, None, plain=True),
 )
 BY_NAME = {contestant.name: contestant for contestant in CONTESTANTS}

@@ -13,7 +13,7 @@ Versions: {versions}.
 
 {rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 5 s).
 
-| what | target | measured | | an empty proxy (uvicorn + pyqwest) |
+| what | target | measured | | an empty proxy (uvicorn + our client) |
 |---|---|---|---|---|
 {targets}
 """

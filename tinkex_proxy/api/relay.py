@@ -49,6 +49,8 @@ _HOP_BY_HOP = frozenset(
 
 _NOT_UP = _HOP_BY_HOP | {b"content-length"}
 _NOT_BACK = _HOP_BY_HOP | {b"date"}  # uvicorn dates it
+# These have none, and may say how long it would be; uvicorn would wait for it.
+_BODILESS = frozenset({204, 304})
 _TRACING = frozenset(name.encode() for name in NAMES)
 
 # Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
@@ -169,7 +171,8 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
 
 async def _pass_back(passed: Passed, send: Send) -> None:
     """Head first, then each piece as it comes."""
-    headers = _without(passed.headers, _NOT_BACK)
+    bodiless = passed.status in _BODILESS
+    headers = _without(passed.headers, _NOT_BACK | {b"content-length"} if bodiless else _NOT_BACK)
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})

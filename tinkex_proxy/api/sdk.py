@@ -39,7 +39,13 @@ from tinkex_proxy.api.traced import trace_named, trace_of
 from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
-from tinkex_proxy.errors import CircuitOpen, Draining, OutcomeUnknown, ProxyError
+from tinkex_proxy.errors import (
+    CircuitOpen,
+    Draining,
+    MethodNotAllowed,
+    OutcomeUnknown,
+    ProxyError,
+)
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallEnded, CallTimed, Note
@@ -58,6 +64,8 @@ POLL_TIMEOUT_S = 330.0
 # A poll that the upstream answers 5xx is repeated by the SDK at once, without end.
 POLL_PAUSE_S = 1.0
 _BASE = "/api/v1/"
+# The first would show the configured key to whoever asks an upstream that echoes.
+_NOT_RELAYED = frozenset({"TRACE", "CONNECT"})
 # The code of a request whose caller did not wait for the answer.
 _LEFT = "withdrawn"
 # Refused, the SDK would ask for these at once and without end, or lose its models. They only wait.
@@ -179,6 +187,8 @@ class SdkRoute:
                 raise Draining(
                     "The proxy is shutting down and takes no new calls.", retry_after_s=1.0
                 )
+            if scope["method"] in _NOT_RELAYED:
+                raise MethodNotAllowed(f"{scope['method']} is not passed on.")
             await self._answer(operation, scope, receive, send)
         except CallerLeft:
             code = _LEFT

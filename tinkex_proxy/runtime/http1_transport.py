@@ -6,6 +6,7 @@ The hosted service is asked over TLS, and in HTTP/2 where it can; that is reqwes
 """
 
 import asyncio
+import contextlib
 import os
 import select
 import socket
@@ -15,6 +16,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.runtime.addresses import Addresses
 from tinkex_proxy.runtime.deadlines import alarm, within
 from tinkex_proxy.runtime.http1 import Connection, request_head
 from tinkex_proxy.runtime.transport import (
@@ -49,8 +51,9 @@ class Http1Transport:
 
     def __init__(self, base_url: str, *, connect_timeout_s: float = 5.0) -> None:
         parts = urlsplit(base_url)
-        self._host, self._port = parts.hostname or "", parts.port or 80
-        self._named = (b"host", parts.netloc.rpartition("@")[2].encode("latin-1"))
+        self._port = parts.port or 80
+        self._addresses = Addresses(parts.hostname or "", self._port)
+        self._named = (b"host", parts.netloc.rpartition("@")[2].encode("idna"))
         self._prefix = quote(parts.path, safe=_OF_PATHS)  # it may come with spaces
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[Connection] = []
@@ -159,11 +162,10 @@ class Http1Transport:
         return None
 
     async def _connected(self, timeout_s: float) -> Connection:
-        loop = asyncio.get_running_loop()
         seconds = min(timeout_s, self._connect_timeout_s)
         try:
             with within(seconds):
-                _, connection = await loop.create_connection(Connection, self._host, self._port)
+                connection = await self._connect()
         except TimeoutError:
             raise TransportFault(Fault.CONNECT, f"no connection within {seconds:g} s") from None
         except OSError as error:
@@ -174,6 +176,19 @@ class Http1Transport:
             raise TransportFault(Fault.NOT_SENT, "the connections were closed by this side")
         self._used.add(connection)
         return connection
+
+    async def _connect(self) -> Connection:
+        """Connect to the first of the host's addresses that answers.
+
+        Raises:
+            OSError: none does.
+        """
+        loop = asyncio.get_running_loop()
+        *others, last = await self._addresses.get()
+        for address in others:
+            with contextlib.suppress(OSError):
+                return (await loop.create_connection(Connection, address, self._port))[1]
+        return (await loop.create_connection(Connection, last, self._port))[1]
 
     def _left(self, connection: Connection, *, keep: bool = True) -> None:
         """An exchange has ended, one way or another."""

@@ -155,13 +155,14 @@ async def test_a_promise_that_breaks_off_is_as_if_there_were_none(passing, recor
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_an_answer_that_has_no_body_may_say_how_long_it_would_be(
-    passing, recorder, status
+    passing, recorder, status, caplog
 ) -> None:
     recorder.answer = f"HTTP/1.1 {status} Odd\r\nContent-Length: 5\r\nEtag: x\r\n\r\n".encode()
     for _ in range(2):  # and the caller's connection is good for another
         answer = await passing.client.post(passing.url + "/api/v1/asample", content=b"{}")
         assert (answer.status_code, answer.content) == (status, b"")
         assert answer.headers["etag"] == "x"
+    assert "Exception in ASGI application" not in caplog.text
 
 
 async def test_what_would_show_our_key_is_not_passed_on(passing, recorder) -> None:

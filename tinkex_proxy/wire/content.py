@@ -148,11 +148,15 @@ def tensor_of(name: str, form: TensorData, at: Steps) -> Tensor:
     if form.dtype != _DTYPES.get(name, form.dtype):
         raise refuse((*at, "dtype"), f"is {form.dtype}; it must be {_DTYPES[name]}.")
     data = pack_at((*at, "data"), CODES[form.dtype], form.data)
-    shape = (len(form.data),) if form.shape is None else tuple(form.shape)
+    plain = (len(form.data),)
+    shape = plain if form.shape is None else tuple(form.shape)
+    sparse = form.sparse_crow_indices is not None or form.sparse_col_indices is not None
+    if shape == plain and not sparse:  # most are
+        return Tensor(data, form.dtype, shape)
     pack_at((*at, "shape"), "q", shape)
     if any(size < 0 for size in shape):
         raise refuse((*at, "shape"), f"is {list(shape)!s:.{_SHOWN}}; no size may be negative.")
-    if form.sparse_crow_indices is not None or form.sparse_col_indices is not None:
+    if sparse:
         return _sparse(form, data, shape, at)
     if math.prod(shape) != len(form.data):
         raise refuse(

@@ -17,7 +17,7 @@ import msgspec
 from tinkex_proxy.errors import InvalidJson, InvalidRequest
 from tinkex_proxy.wire.walk import Place, walk
 
-__all__ = ["Steps", "nearest", "read", "read_body", "refuse"]
+__all__ = ["Steps", "check_utf8", "nearest", "read", "read_body", "refuse"]
 
 T = TypeVar("T")
 
@@ -51,9 +51,25 @@ def read_body(decoder: msgspec.json.Decoder[T], raw: bytes) -> T:
         InvalidJson: it is not JSON; the sentence says where.
         InvalidRequest: it is JSON, of another form.
     """
-    if not raw.isascii():
-        _check_utf8(raw)
+    check_utf8(raw)
     return read(decoder, raw)
+
+
+def check_utf8(raw: bytes) -> None:
+    """See that a whole body is text at all.
+
+    Raises:
+        InvalidJson: it is not; the sentence says where.
+    """
+    if raw.isascii():
+        return
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        where = _position(raw, error.start)
+        raise InvalidJson(
+            f"The body is not UTF-8: byte 0x{raw[error.start]:02x} at {where}."
+        ) from None
 
 
 def read(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, at: Steps = ()) -> T:
@@ -90,16 +106,6 @@ def _pointer(at: Steps) -> str:
 
 def _subject(at: Steps) -> str:
     return f"`{_pointer(at)}`" if at else "The body"
-
-
-def _check_utf8(raw: bytes) -> None:
-    try:
-        raw.decode()
-    except UnicodeDecodeError as error:
-        where = _position(raw, error.start)
-        raise InvalidJson(
-            f"The body is not UTF-8: byte 0x{raw[error.start]:02x} at {where}."
-        ) from None
 
 
 def _position(raw: bytes, at: int) -> str:

@@ -4,6 +4,9 @@ Each `decode_` function takes a body's bytes and gives a frozen struct that need
 or raises the error that its sender will read. In a batch, one item's error is that item's alone.
 """
 
+from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -22,8 +25,9 @@ from tinkex_proxy.wire.bodies import (
     Training,
     TrainingBatch,
 )
+from tinkex_proxy.wire.cut import read_cut
 from tinkex_proxy.wire.datum import Datum, parse_datums, parse_prompt
-from tinkex_proxy.wire.faults import Steps, nearest, read, read_body, refuse
+from tinkex_proxy.wire.faults import Steps, check_utf8, nearest, read, read_body, refuse
 from tinkex_proxy.wire.openapi import openapi_schemas
 
 __all__ = [
@@ -102,21 +106,17 @@ def decode_training(raw: bytes, *, extra_loss_fns: frozenset[str] = frozenset())
         raw: the body.
         extra_loss_fns: losses that the upstream has beside `LOSS_FNS`.
     """
-    return _training(read_body(_TRAINING, raw), extra_loss_fns, ())
+    check_utf8(raw)
+    return _training(raw, extra_loss_fns, ())
 
 
 def decode_training_batch(
     raw: bytes, *, extra_loss_fns: frozenset[str] = frozenset()
 ) -> list[TrainingCall | InvalidRequest | InvalidJson]:
     """Decode `forward_backward_batch`: one entry per request, its error if it is not sound."""
-    calls: list[TrainingCall | InvalidRequest | InvalidJson] = []
-    for index, item in enumerate(read_body(_TRAINING_BATCH, raw).requests):
-        at = ("requests", index)
-        try:
-            calls.append(_training(read(_TRAINING, item, at), extra_loss_fns, at))
-        except (InvalidRequest, InvalidJson) as error:
-            calls.append(error)
-    return calls
+    check_utf8(raw)
+    every = partial(_trainings, extra_loss_fns=extra_loss_fns)
+    return read_cut(_TRAINING_BATCH, raw, b"requests", attrgetter("requests"), every, unread=True)
 
 
 def decode_optim_step(raw: bytes) -> OptimStep:
@@ -166,12 +166,31 @@ def decode_load_weights(raw: bytes) -> LoadWeights:
     return read_body(_LOAD_WEIGHTS, raw)
 
 
-def _training(form: Training, extra_loss_fns: frozenset[str], at: Steps) -> TrainingCall:
+def _trainings(
+    _: TrainingBatch, items: Sequence[msgspec.Raw], *, extra_loss_fns: frozenset[str]
+) -> list[TrainingCall | InvalidRequest | InvalidJson]:
+    calls: list[TrainingCall | InvalidRequest | InvalidJson] = []
+    for index, item in enumerate(items):
+        try:
+            calls.append(_training(bytes(item), extra_loss_fns, ("requests", index)))
+        except (InvalidRequest, InvalidJson) as error:
+            calls.append(error)
+    return calls
+
+
+def _training(raw: bytes, extra_loss_fns: frozenset[str], at: Steps) -> TrainingCall:
+    checked = partial(_checked, extra_loss_fns=extra_loss_fns, at=at)
+    return read_cut(_TRAINING, raw, b"data", attrgetter("data"), checked, at)
+
+
+def _checked(
+    form: Training, data: Sequence[msgspec.Raw], *, extra_loss_fns: frozenset[str], at: Steps
+) -> TrainingCall:
     known = extra_loss_fns.union(LOSS_FNS)
     if form.loss_fn not in known:
         raise refuse(
             (*at, "loss_fn"),
             f"is {form.loss_fn!r}, which is no known loss{nearest(form.loss_fn, known)}",
         )
-    datums = parse_datums(form.data, loss_fn=form.loss_fn, at=(*at, "data"))
+    datums = parse_datums(data, loss_fn=form.loss_fn, at=(*at, "data"))
     return TrainingCall(form.model_id, datums, form.loss_fn, form.loss_fn_config or {})

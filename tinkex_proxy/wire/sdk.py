@@ -5,16 +5,18 @@ JSON. A request is opened as far as its number and no further: its datums are sp
 (where the upstream speaks the same flavour), and fields that we do not know stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from tinkex_proxy.errors import InvalidRequest
 from tinkex_proxy.wire import tinker_pb2 as pb
+from tinkex_proxy.wire.cut import read_cut
 from tinkex_proxy.wire.datum import Flavour, parse_datums
-from tinkex_proxy.wire.faults import read_body
+from tinkex_proxy.wire.faults import check_utf8, read_body
 from tinkex_proxy.wire.loss import own_loss_of
 from tinkex_proxy.wire.merge import Fragment, encode_fragment, fragment_of_protobuf
 from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
@@ -189,28 +191,42 @@ def _of_protobuf(body: bytes) -> SdkTraining:
 
 
 def _of_json(body: bytes, upstream: Flavour) -> SdkTraining:
-    request = read_body(_REQUEST, body)
-    forward_only = request.forward_backward_input is None
-    given = request.forward_input if forward_only else request.forward_backward_input
+    check_utf8(body)
+    use = partial(_training, body=body, upstream=upstream)
+    unread = upstream is Flavour.JSON
+    return read_cut(
+        _REQUEST, body, b"data", lambda request: _given(request).data, use, unread=unread
+    )
+
+
+def _given(request: _Request) -> _Input:
+    given = request.forward_backward_input or request.forward_input
     if given is None:
         raise InvalidRequest("The request has neither forward_backward_input nor forward_input.")
+    return given
+
+
+def _training(
+    request: _Request, data: Sequence[msgspec.Raw], *, body: bytes, upstream: Flavour
+) -> SdkTraining:
+    given = _given(request)
     return SdkTraining(
         request.model_id,
         request.seq_id,
-        _fragment(given, upstream),
+        _fragment(data, given.loss_fn, upstream),
         given.loss_fn,
         given.loss_fn_config or {},
-        forward_only,
+        request.forward_backward_input is None,
         body=body if upstream is Flavour.JSON else None,
     )
 
 
-def _fragment(given: _Input, upstream: Flavour) -> Fragment:
+def _fragment(data: Sequence[msgspec.Raw], loss_fn: str, upstream: Flavour) -> Fragment:
     if upstream is Flavour.JSON:
-        data = b",".join(bytes(datum) for datum in given.data)
-        return Fragment(Flavour.JSON, data, len(given.data), len(data))
+        joined = b",".join(map(memoryview, data))
+        return Fragment(Flavour.JSON, joined, len(data), len(joined))
     at = ("forward_backward_input", "data")
-    return encode_fragment(parse_datums(given.data, loss_fn=given.loss_fn, at=at), upstream)
+    return encode_fragment(parse_datums(data, loss_fn=loss_fn, at=at), upstream)
 
 
 def _fields(output: Output) -> dict[str, object]:

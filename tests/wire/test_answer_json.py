@@ -3,6 +3,7 @@
 import math
 
 import msgspec
+import pytest
 
 from tinkex_proxy.wire.answer_json import encode_answer
 from tinkex_proxy.wire.answers import BatchInfo, OptimStepAnswer, TrainingAnswer
@@ -17,6 +18,15 @@ ANSWER = TrainingAnswer(
     metrics={"loss:sum": 6.25},
     batch=BatchInfo("m#1", 2, 4, 1, {"loss:sum": 9.5}),
 )
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_its_outputs_stand_where_they_belong(count: int) -> None:
+    """Whatever the metrics are called."""
+    outputs = ANSWER.loss_fn_outputs[:1] * count
+    metrics = {'"loss_fn_outputs":[': 1.0}
+    answer = msgspec.structs.replace(ANSWER, loss_fn_outputs=outputs, metrics=metrics)
+    assert encode_answer(answer) == msgspec.json.encode(answer)
 
 
 def test_a_training_answer_reads_as_written_at_once() -> None:

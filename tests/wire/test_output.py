@@ -1,5 +1,6 @@
 import json
 import math
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -10,7 +11,17 @@ from tinker.proto import tinker_public_pb2 as sdk
 from tinker.proto.response_conv import deserialize_forward_backward_output
 
 from tinkex_proxy.errors import UpstreamFault
-from tinkex_proxy.wire.output import Output, Record, TensorOut, decode_output, loss_sum_of
+from tinkex_proxy.wire import output
+from tinkex_proxy.wire.output import (
+    Output,
+    Packed,
+    Record,
+    TensorOut,
+    decode_output,
+    encode_json,
+    loss_sum_of,
+)
+from tinkex_proxy.wire.packing import unpack
 
 PROTOBUF = "application/x-protobuf"
 NUMPY = {
@@ -59,7 +70,30 @@ def test_protobuf_answers_are_read_as_the_sdk_reads_them(answer: sdk.ForwardBack
         assert mine.keys() == its.keys()
         for name, tensor in its.items():
             assert (mine[name].dtype, mine[name].shape) == (tensor.dtype, tensor.shape)
-            assert np.array_equal(mine[name].data, tensor.data, equal_nan=True)
+            assert np.array_equal(mine[name].values(), tensor.data, equal_nan=True)
+
+
+@given(st.integers(0, 5), st.booleans(), st.integers(1, 3))
+def test_packed_numbers_are_written_as_python_writes_them(
+    count: int, some: bool, stretch: int
+) -> None:
+    """Stretch by stretch, however they divide; what is no finite number is null."""
+    values = [-1.5, math.nan, 0.1, math.inf, 2.0][:count] if some else [7.0] * count
+    data = np.asarray(values, dtype="<f4").tobytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "_STRETCH", stretch)
+        packed = Packed(data, 4, partial(unpack, "f"))
+        written = encode_json({"a": TensorOut(packed, "float32", [count])})
+    assert np.array_equal(packed.values(), np.float32(values), equal_nan=True)
+    assert written == encode_json({"a": TensorOut(packed.values(), "float32", [count])})
+
+
+def test_packed_numbers_are_equal_if_they_are_the_same_bytes_read_the_same_way() -> None:
+    size, read_ = 4, partial(unpack, "f")
+    one, same, other = (Packed(data, size, read_) for data in (b"abcd", b"abcd", b"efgh"))
+    assert len({one, same}) == 1
+    assert one != other
+    assert one != [1.0]
 
 
 def test_an_answer_to_nothing_has_the_sdks_type() -> None:

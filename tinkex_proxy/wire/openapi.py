@@ -57,7 +57,6 @@ def openapi_schemas() -> dict[str, Json]:
     _items(schemas["OptimStepBatch"], "requests", "OptimStep")
     numbers = _properties(schemas["TensorOut"])["data"]
     numbers |= {"type": "array", "items": {"type": "number"}}
-    del numbers["anyOf"]
     tokens = {"type": "array", "items": {"type": "integer"}}
     _properties(schemas["Sample"])["prompt"]["anyOf"] = [tokens, {"$ref": _ROOT + "ModelInput"}]
     return schemas

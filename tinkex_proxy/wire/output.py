@@ -1,12 +1,14 @@
 """Training answers of an upstream, whichever flavour, as one thing.
 
 A protobuf answer holds each field of all datums as one block with byte offsets; JSON holds one
-object per datum. Both become one record per datum here, and numbers become Python's: a float32 or
-bfloat16 as the double that equals it, int32 as an integer of the public dtype int64.
+object per datum. Both become one record per datum here.
 
-The numbers of a JSON answer stay the text they came as: callers get them in JSON again, and reading
-and writing them would cost five times what cutting the text does. Only a loss that is computed from
-them reads them. A JSON `null` among the numbers is how a NaN was written, and is read as one.
+The numbers stay as they came, until they are written for a caller (`encode_json`) or a loss is
+computed from them. Those of a protobuf answer are bytes: as Python's numbers they would take eight
+times the memory, and freeing them all at once would hold everybody up. They are read as the double
+that equals a float32 or bfloat16, and an int32 as an integer of the public dtype int64. Those of a
+JSON answer are text: callers get them in JSON again, and reading and writing them would cost five
+times what cutting the text does. A `null` among them is how a NaN was written, and is read as one.
 """
 
 import math
@@ -14,10 +16,11 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
+from typing_extensions import override
 
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.wire import tinker_pb2 as pb
@@ -25,22 +28,82 @@ from tinkex_proxy.wire.blocks import counts_of, offsets_of, read_message
 from tinkex_proxy.wire.forms import Dtype
 from tinkex_proxy.wire.packing import unpack, unpack_bfloat16
 
-__all__ = ["Output", "Record", "TensorOut", "decode_output", "is_protobuf", "loss_sum_of"]
+__all__ = [
+    "Output",
+    "Packed",
+    "Record",
+    "TensorOut",
+    "decode_output",
+    "encode_json",
+    "is_protobuf",
+    "loss_sum_of",
+]
+
+# So many numbers are read or written in one go, within a millisecond.
+_STRETCH: Final = 8192
+
+
+class Packed:
+    """Numbers as protobuf has them.
+
+    Args:
+        data: the bytes.
+        size: how many of them a number has.
+        read: reads them.
+    """
+
+    __slots__ = ("_data", "_read", "_size")
+
+    def __init__(self, data: bytes, size: int, read: Callable[[bytes], list[float]]) -> None:
+        self._data = data
+        self._size = size
+        self._read = read
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packed) and self._what == other._what
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self._what)
+
+    @property
+    def _what(self) -> tuple[object, ...]:
+        return self._data, self._size, self._read
+
+    def values(self) -> list[float]:
+        """As Python's numbers."""
+        return self._read(self._data)
+
+    def json(self) -> msgspec.Raw:
+        """As an array in JSON, written stretch by stretch."""
+        step = _STRETCH * self._size
+        starts = range(0, max(1, len(self._data)), step)
+        parts = [msgspec.json.encode(self._read(self._data[at : at + step])) for at in starts]
+        return msgspec.Raw(b"[%b]" % b",".join(part[1:-1] for part in parts))
+
+
+if TYPE_CHECKING:
+    _Numbers: TypeAlias = list[float] | msgspec.Raw | Packed
+else:
+    _Numbers = object  # msgspec takes no union of what it knows and a class of ours
 
 
 class TensorOut(msgspec.Struct, frozen=True):
     """Numbers of one datum."""
 
-    data: Annotated[list[float] | msgspec.Raw, Meta(description="Row by row; null is not a number")]
+    data: Annotated[_Numbers, Meta(description="Row by row; null is not a number")]
     dtype: Annotated[str, Meta(description="float32 or int64", examples=["float32"])] = "float32"
     shape: Annotated[list[int] | None, Meta(examples=[[3]])] = None
 
     def values(self) -> list[float]:
-        """The numbers, of which JSON is read first.
+        """The numbers, read if they are not yet.
 
         Raises:
             UpstreamFault: one is beyond what a double holds.
         """
+        if isinstance(self.data, Packed):
+            return self.data.values()
         if not isinstance(self.data, msgspec.Raw):
             return self.data
         try:
@@ -95,10 +158,16 @@ _DTYPES: Final[dict[int, tuple[int, Dtype, Callable[[bytes], list[float]]]]] = {
 _JSON_METRICS: Final = msgspec.json.Decoder(_MetricsForm)
 _JSON: Final = msgspec.json.Decoder(_OutputForm)
 _NUMBERS: Final = msgspec.json.Decoder(list[int | float | None])
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=Packed.json)
 _SPACE: Final = b" \t\r\n"
 # What numbers, nulls and the space around them are written in. Letters of `true` and `false`, the
 # quotes of a text and the brackets of anything nested are left when these are gone.
 _OF_NUMBERS: Final = b"0123456789+-.eEnul" + _SPACE
+
+
+def encode_json(value: object) -> bytes:
+    """What is answered, in JSON; tensors anywhere in it with their numbers."""
+    return _ENCODER.encode(value)
 
 
 def is_protobuf(content_type: str) -> bool:
@@ -183,10 +252,12 @@ def _tensors(field: pb.BatchedTensor, datums: int) -> Iterator[TensorOut]:
         raise UpstreamFault(f"The upstream's training answer has the unknown dtype {field.dtype}.")
     size, dtype, numbers = known
     packed = field.data
-    values = numbers(packed)
+    if len(packed) % size:
+        raise _unreadable(f"{len(packed)} bytes of {dtype} are no whole number of values")
     trailing = list(field.trailing_shape)
     per_row = math.prod(trailing)
     for start, end in pairwise(offsets_of(field, datums, packed)):
-        data = values[start // size : end // size]
-        rows = len(data) // per_row if per_row else 0
+        first, last = start // size, end // size
+        rows = (last - first) // per_row if per_row else 0
+        data = Packed(packed[first * size : last * size], size, numbers)
         yield TensorOut(data, dtype, [rows, *trailing])

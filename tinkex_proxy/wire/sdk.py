@@ -19,7 +19,7 @@ from tinkex_proxy.wire.datum import Flavour, parse_datums
 from tinkex_proxy.wire.faults import check_utf8, read_body
 from tinkex_proxy.wire.loss import own_loss_of
 from tinkex_proxy.wire.merge import Fragment, encode_fragment, fragment_of_protobuf
-from tinkex_proxy.wire.output import Output, decode_output, is_protobuf
+from tinkex_proxy.wire.output import Output, decode_output, encode_json, is_protobuf
 
 __all__ = [
     "SdkOrder",
@@ -146,7 +146,7 @@ def address_of(body: bytes, content_type: str) -> tuple[str | None, int | None]:
 
 def json_answer(body: bytes) -> bytes:
     """A protobuf training answer in the JSON that older SDKs read."""
-    return msgspec.json.encode(_fields(decode_output(body, "application/x-protobuf")))
+    return encode_json(_fields(decode_output(body, "application/x-protobuf")))
 
 
 def own_answer(part: bytes, training: SdkTraining) -> bytes:
@@ -168,7 +168,7 @@ def own_json_answer(output: Output) -> bytes:
     own = Output(
         output.loss_fn_output_type, output.records, {} if loss is None else {_LOSS_SUM: loss}
     )
-    return msgspec.json.encode(_fields(own))
+    return encode_json(_fields(own))
 
 
 def _check_number(seq_id: int | None) -> None:

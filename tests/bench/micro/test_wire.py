@@ -2,14 +2,12 @@
 
 from functools import partial
 
-import msgspec
-
 from tests.bench.micro.bodies import MB, answer, call, parsed, sdk_call
 from tinkex_proxy.wire.answer_json import encode_answer
 from tinkex_proxy.wire.answers import BatchInfo, TrainingAnswer
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.merge import encode_fragment, fragment_of_protobuf, merge
-from tinkex_proxy.wire.output import decode_output
+from tinkex_proxy.wire.output import decode_output, encode_json
 from tinkex_proxy.wire.plain import decode_training
 from tinkex_proxy.wire.sdk import read_training
 from tinkex_proxy.wire.split import split, split_protobuf
@@ -91,7 +89,7 @@ def _split_to_json(body: bytes, content_type: str) -> list[bytes]:
 def test_split_json_to_json(measure) -> None:
     """Of an upstream's JSON each caller's own."""
     output = decode_output(answer(CALLERS * EACH), PROTOBUF)
-    body = msgspec.json.encode({"loss_fn_outputs": output.records, "metrics": {}})
+    body = encode_json({"loss_fn_outputs": output.records, "metrics": {}})
     work = partial(_split_to_json, body, JSON)
     measure(work, target=2, unit="ms per MB", units=len(body) / MB)
 

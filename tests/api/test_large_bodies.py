@@ -190,3 +190,27 @@ async def test_a_large_body_under_a_key_keeps_its_place_while_its_digest_is_take
     )
     assert other.status_code == 409
     assert len(proxy.proxy.services.accounts.of(None).turns) == 0, "nobody waits for those"
+
+
+@pytest.mark.parametrize("named", ["model_id", "base_model"])
+async def test_a_large_sample_under_a_key_waits_neither_for_itself_nor_do_others_for_it(
+    proxy, named
+) -> None:
+    """It has a place while its digest is taken, and the weights it wants are an order behind it."""
+    model_id = await proxy.create()
+    tokens = [1] * (LARGE_BODY_BYTES // 2)
+    which = {named: model_id if named == "model_id" else "sandbox/tiny-1"}
+    wanted = {**which, "prompt": tokens, "sampling_params": {"max_tokens": 1}}
+    turns = proxy.proxy.services.accounts.of(None).turns
+    sent = []
+    upstream = proxy.proxy.services.accounts.of(None).tools.submitter
+    submit = upstream.submit
+
+    async def submitted(ask):
+        sent.append((ask.path, len(turns)))
+        return await submit(ask)
+
+    upstream.submit = submitted
+    async with asyncio.timeout(20):
+        await proxy.post("/v1/sample", wanted, idempotency_key="k")
+    assert ("/api/v1/asample", 0) in sent

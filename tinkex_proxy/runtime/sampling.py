@@ -38,6 +38,8 @@ BYTES_OF_TOKEN: Final = 16
 async def sample(account: Account, body: Sample, ticket: Ticket) -> SampleAnswer:
     """Draw `num_samples` continuations of a prompt."""
     account.upstream.breaker.check()
+    if body.model_id is None:
+        ticket.leave()  # no lane of this key is concerned
     for may_retry in (True, False):
         sampler, verdict = await _submit(account, body, ticket)
         if isinstance(verdict, Admitted):
@@ -116,7 +118,7 @@ async def _sampler_of(account: Account, body: Sample, ticket: Ticket) -> Sampler
             return await account.sampler("base_model", body.base_model)
         if body.model_path is not None:
             return await account.sampler("model_path", body.model_path)
-    await account.turns.pass_by()
+    await ticket.pass_by(account.turns)
     model = account.model(body.model_id or "")
     making = model.present_sampler()
     if making is None:

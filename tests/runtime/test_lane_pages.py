@@ -8,6 +8,7 @@ import pytest
 from tinkex_proxy.core.coalesce import Item
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.errors import JournalUnavailable
+from tinkex_proxy.runtime.aside import Aside
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.lane_pages import LanePages
 from tinkex_proxy.runtime.ledger import Entry
@@ -48,7 +49,7 @@ def entry(name: str, key: str | None = "key") -> Entry:
 
 @pytest.fixture
 def pages(noted) -> LanePages:
-    return LanePages(Book("me", noted), "m")
+    return LanePages(Book("me", noted), "m", Aside())
 
 
 def record(*members: MemberRecord, seq_id: int = 3) -> BatchRecord:
@@ -91,7 +92,7 @@ async def test_a_page_is_committed_with_the_calls_that_the_journal_has_to_know(
 
 
 async def test_without_a_journal_there_are_no_pages() -> None:
-    pages = LanePages(Book(), "m")
+    pages = LanePages(Book(), "m", Aside())
     origin = entry("a")
     assert await pages.write(1, [call(origin)], ASK, accept="c/d") is None
     assert origin.pages == []

@@ -23,6 +23,7 @@ __all__ = [
     "headers_of",
     "pairs_of",
     "read_body",
+    "read_pieces",
     "send_answer",
     "too_large",
 ]
@@ -94,7 +95,14 @@ class BodyLimits:
 async def read_body(
     headers: Mapping[str, str], receive: Receive, limits: BodyLimits, hold: Hold | None = None
 ) -> bytes:
-    """Read the whole body.
+    """Read the whole body, as `read_pieces` does, and join it here and now."""
+    return b"".join(await read_pieces(headers, receive, limits, hold))
+
+
+async def read_pieces(
+    headers: Mapping[str, str], receive: Receive, limits: BodyLimits, hold: Hold | None = None
+) -> list[bytes]:
+    """Read the whole body, in the pieces in which it comes.
 
     Args:
         headers: by lower-case name.
@@ -127,7 +135,7 @@ async def read_body(
             raise too_large(size, limits.max_bytes)
         if hold is not None:
             hold.grow(size)
-    return b"".join(chunks)  # of one chunk it is the chunk itself
+    return chunks
 
 
 async def _chunk(receive: Receive, seconds: float) -> tuple[bytes, bool]:

@@ -22,7 +22,7 @@ from tinkex_proxy.api.asgi import (
     Scope,
     Send,
     headers_of,
-    read_body,
+    read_pieces,
     send_answer,
 )
 from tinkex_proxy.api.callers import (
@@ -231,15 +231,15 @@ class CallRoute:
         services, path = self._services, str(scope["path"])
         if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
             hold.count()
-        body = await read_body(headers, receive, services.settings.body, hold)
+        pieces = await read_pieces(headers, receive, services.settings.body, hold)
         with contextlib.ExitStack() as leaving:
-            digest, turn = b"", None
-            if wishes.idempotency_key is not None:
-                named = partial(digest_of, str(scope["method"]), path, body)
-                if large := len(body) >= LARGE_BODY_BYTES:  # what comes later may not overtake it
-                    turn = services.accounts.of(key_of(headers)).turns.join()
-                    leaving.callback(turn.leave)
-                digest = await services.aside.do(named, large=large)
+            turn = None
+            if large := sum(map(len, pieces)) >= LARGE_BODY_BYTES:
+                turn = services.accounts.of(key_of(headers)).turns.join()
+                leaving.callback(turn.leave)  # what comes later may not overtake it
+            keyed = wishes.idempotency_key is not None
+            joining = partial(_joined, pieces, str(scope["method"]), path, keyed=keyed)
+            body, digest = await services.aside.copy(joining, large=large)
             # Nothing is awaited between this and the call's start: an idle account may be dropped.
             account = services.accounts.of(key_of(headers))
             if wishes.idempotency_key is not None:
@@ -337,6 +337,13 @@ class CallRoute:
         timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)
         told = CallTimed(self._operation, code, timeline, asked.whose, models)
         self._services.hub.tell(told)
+
+
+def _joined(pieces: list[bytes], method: str, path: str, *, keyed: bool) -> tuple[bytes, bytes]:
+    """A body, and the digest of its call if it has a key; the pieces are gone then."""
+    body = b"".join(pieces)  # of one piece it is the piece itself
+    pieces.clear()
+    return body, digest_of(method, path, body) if keyed else b""
 
 
 def _started(entry: Entry, account: Account, ticket: Ticket, hold: Hold) -> None:

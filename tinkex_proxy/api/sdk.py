@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -22,7 +23,7 @@ from tinkex_proxy.api.asgi import (
     Scope,
     Send,
     headers_of,
-    read_body,
+    read_pieces,
     send_answer,
 )
 from tinkex_proxy.api.callers import CallerLeft, key_of
@@ -47,6 +48,7 @@ from tinkex_proxy.errors import (
     ProxyError,
 )
 from tinkex_proxy.runtime.account import Account
+from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import CallEnded, CallTimed, Note
 from tinkex_proxy.runtime.intake import Hold
@@ -275,9 +277,12 @@ class SdkRoute:
             hold.count()  # what is for a lane may be a repetition, and has to be read first
         body = whole = None
         if self._looks_at(scope, name):
-            body = await read_body(headers, receive, limits, hold)
+            pieces = await read_pieces(headers, receive, limits, hold)
             most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
-            whole = inflated(headers, body, most)
+            body, whole = await self._services.aside.copy(
+                partial(_opened, headers, pieces, most),
+                large=sum(map(len, pieces)) >= LARGE_BODY_BYTES,
+            )
             if whole is not body:
                 hold.add(len(whole))
         passing = await passing_of(
@@ -365,6 +370,13 @@ class SdkRoute:
         """A poll's answer where there is none to be had, after a while."""
         await self._services.clock.sleep(held_for(seconds))
         return try_again(_request_id(body), "paused_capacity", reason)
+
+
+def _opened(headers: Mapping[str, str], pieces: list[bytes], most: int) -> tuple[bytes, bytes]:
+    """A body as it came, and as it was before it was compressed; the pieces are gone then."""
+    body = b"".join(pieces)
+    pieces.clear()
+    return body, inflated(headers, body, most)
 
 
 def _is_light(operation: Operation, headers: Mapping[str, str]) -> bool:

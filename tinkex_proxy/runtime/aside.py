@@ -6,7 +6,9 @@ where it is short. Work on what is larger goes to a thread of its own, and is do
 datum each: a thread gives way to the loop between two of them, never within one.
 
 There is one such thread, not many: they would all be after the same interpreter, and the loop would
-wait for its turn behind each of them.
+wait for its turn behind each of them. One more is there for what only copies megabytes from here to
+there (joining pieces, writing a record, a digest): that takes milliseconds too, mostly while others
+have the interpreter, and would be late behind somebody else's numbers.
 """
 
 import asyncio
@@ -31,18 +33,24 @@ GIVE_WAY_S: Final = 0.0005
 
 
 class Aside:
-    """The thread for what takes too long on the event loop."""
+    """The threads for what takes too long on the event loop."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="copier")
         self._under_way = 0
         self._usual_s = sys.getswitchinterval()
 
     async def do(self, work: Callable[[], T], *, large: bool) -> T:
         """Do some work: in the thread if it is large, else here and now, with nothing awaited."""
-        if not large:
-            return work()
-        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._in(self._thread, work) if large else work()
+
+    async def copy(self, work: Callable[[], T], *, large: bool) -> T:
+        """The same for work that does little but copy."""
+        return await self._in(self._copier, work) if large else work()
+
+    async def _in(self, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        doing = asyncio.get_running_loop().run_in_executor(thread, work)
         self._count(1)
         doing.add_done_callback(lambda _: self._count(-1))
         return await doing
@@ -56,4 +64,5 @@ class Aside:
 
     def close(self) -> None:
         """Start nothing more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for thread in (self._thread, self._copier):
+            thread.shutdown(wait=False, cancel_futures=True)

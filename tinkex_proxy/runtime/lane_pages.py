@@ -6,10 +6,12 @@ when it is over and nobody needs it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from tinkex_proxy.errors import JournalUnavailable
+from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.pages import Page
 from tinkex_proxy.runtime.records import (
@@ -34,10 +36,12 @@ class LanePages:
     Args:
         book: the part of the journal that they are in.
         model_id: whose lane it is.
+        aside: writes the pages of large requests.
     """
 
-    def __init__(self, book: Book, model_id: str) -> None:
+    def __init__(self, book: Book, model_id: str, aside: Aside) -> None:
         self._book = book
+        self._aside = aside
         self._model_id = model_id
         self._pages: set[Page] = set()
 
@@ -64,6 +68,8 @@ class LanePages:
             ask.repeatable,
             ask.body,
         )
+        writing = partial(written, record)
+        change = await self._aside.copy(writing, large=len(ask.body) >= LARGE_BODY_BYTES)
         page = Page(record, origins)
         self._pages.add(page)
         changes: list[Change] = []
@@ -71,7 +77,7 @@ class LanePages:
             origin.pages.append(page)
             changes += origin.unwritten()
         try:
-            await self._book.journal.commit([*changes, written(record)])
+            await self._book.journal.commit([*changes, change])
         except JournalUnavailable:
             self.tear(page)
             raise

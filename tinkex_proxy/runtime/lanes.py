@@ -28,7 +28,7 @@ from tinkex_proxy.errors import (
     UpstreamFault,
 )
 from tinkex_proxy.runtime.admit import Admitter, gone_for
-from tinkex_proxy.runtime.aside import LARGE_ANSWER_BYTES, Aside
+from tinkex_proxy.runtime.aside import LARGE_ANSWER_BYTES, LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Hub, Note
 from tinkex_proxy.runtime.flights import Flights
@@ -78,7 +78,7 @@ class Tools:
         book: the key's part of the journal.
         recognition: whether the upstream knows repetitions again.
         tracer: gives batches their place in a trace.
-        aside: reads large answers.
+        aside: writes large requests and reads large answers.
     """
 
     submitter: Submitter
@@ -136,7 +136,7 @@ class LaneDriver:
         self.batches = 0
         self.items = 0
         self.later = tools.clock.call_later
-        self._pages = LanePages(tools.book, model_id)
+        self._pages = LanePages(tools.book, model_id, tools.aside)
         self._admitter = Admitter(model_id, lane, tools.submitter, tools.recognition, tools.knows)
         self._landing = Landing(self, lane, self._pages, self._admitter, tools.tasks, tools.clock)
         self._tools = tools
@@ -296,7 +296,8 @@ class LaneDriver:
         sent = self._mark_left(batch, calls, ready_at)
         page: Page | None = None
         try:
-            ask = encode(
+            encoding = partial(
+                encode,
                 self.model_id,
                 batch,
                 calls,
@@ -305,6 +306,8 @@ class LaneDriver:
                 leave=leave,
                 behalf=sent.behalf,
             )
+            size = sum(item.size_bytes for item in batch.items)
+            ask = await self._tools.aside.copy(encoding, large=size >= LARGE_BODY_BYTES)
             accept = accept_of(calls[0])
             self._enter(calls, Part.JOURNAL)
             page = await self._pages.write(batch.seq_id, calls, ask, accept=accept)

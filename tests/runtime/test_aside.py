@@ -40,12 +40,24 @@ async def test_large_work_is_done_in_a_thread_while_the_loop_goes_on(aside) -> N
 async def test_threads_give_way_sooner_while_there_is_such_work_alone(aside) -> None:
     usual_s = sys.getswitchinterval()
     go_on = threading.Event()
-    doing = [asyncio.create_task(aside.do(go_on.wait, large=True)) for _ in range(2)]
+    doing = [asyncio.create_task(aside.do(lambda: go_on.wait(20), large=True)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert sys.getswitchinterval() == GIVE_WAY_S
+    assert sys.getswitchinterval() == pytest.approx(GIVE_WAY_S)
     go_on.set()
     await asyncio.gather(*doing)
     assert sys.getswitchinterval() == usual_s
+
+
+async def test_what_only_copies_waits_for_nobodys_numbers(aside) -> None:
+    go_on = threading.Event()
+    numbers = asyncio.create_task(aside.do(lambda: go_on.wait(20), large=True))
+    await asyncio.sleep(0)
+    copied = await aside.copy(lambda: threading.current_thread().name, large=True)
+    assert copied.startswith("copier")
+    assert await aside.copy(threading.current_thread, large=False) is threading.current_thread()
+    assert not numbers.done()
+    go_on.set()
+    assert await numbers
 
 
 async def test_what_fails_there_fails_here(aside) -> None:

@@ -119,7 +119,7 @@ class Turning(Collector):
 async def test_metrics_are_written_family_by_family_with_turns_of_the_event_loop_between(
     headers,
 ) -> None:
-    """All at once they take it ten milliseconds; what is written is the same."""
+    """So that a scrape holds nobody up for long; what is written is the same."""
     registry = CollectorRegistry()
     Counter("made", "Help.", ("of",), registry=registry).labels("x").inc()
     app, router = FastAPI(), APIRouter()

@@ -7,7 +7,7 @@ takes training data in protobuf, as the hosted service and SkyRL do.
 
 `--blind` answers everything with the same few bytes, once its body has come; `--delay` holds each
 answer to a question for a result (blind: to anything) for that long, and `GET /held` tells how many
-are being held.
+are being held. `--tokens` says how many numbers a training answer has for each datum.
 
 Run as `python -m tests.bench.compare.sink PORT`.
 """
@@ -63,10 +63,16 @@ NO_LENGTH = answer(b'{"detail":"say how long it is"}', status="411 Length Requir
 
 
 @cache
-def result(kind: bytes, number: int) -> bytes:
-    """What a future comes to; `number` is how many datums it has, or which model it is."""
+def result(kind: bytes, number: int, each: int = TOKENS) -> bytes:
+    """What a future comes to.
+
+    Args:
+        kind: of what.
+        number: how many datums it has, or which model it is.
+        each: how many tokens each datum has.
+    """
     if kind == b"trained":
-        return answer(_trained(number), PROTOBUF)
+        return answer(_trained(number, each), PROTOBUF)
     if kind == b"sample":
         tokens = struct.pack(f"<{TOKENS}i", *range(TOKENS))
         logprobs = struct.pack(f"<{TOKENS}f", *([-0.5] * TOKENS))
@@ -80,22 +86,22 @@ def result(kind: bytes, number: int) -> bytes:
     return fields(type="optim_step", metrics={})
 
 
-def _trained(datums: int) -> bytes:
+def _trained(datums: int, tokens: int) -> bytes:
     message = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord")
     record = message.loss_fn_outputs.add(type_tag="ArrayRecord", num_datums=datums)
-    size = 4 * TOKENS
+    size = 4 * tokens
     ends = [size * number for number in range(datums + 1)]
     for name, value in (("logprobs", -0.5), ("elementwise_loss", 0.5)):
         field = record.fields[name]
-        field.data = struct.pack(f"<{TOKENS}f", *([value] * TOKENS)) * datums
+        field.data = struct.pack(f"<{tokens}f", *([value] * tokens)) * datums
         field.offsets = struct.pack(f"<{datums + 1}q", *ends)
         field.dtype = pb.DTYPE_FLOAT32
-    message.metrics["loss:sum"] = 0.5 * TOKENS * datums
+    message.metrics["loss:sum"] = 0.5 * tokens * datums
     return message.SerializeToString()
 
 
-def looked_at(head: bytes, body: bytes) -> bytes:
-    """The answer to a request."""
+def looked_at(head: bytes, body: bytes, each: int = TOKENS) -> bytes:
+    """The answer to a request; `each` as in `result`."""
     path = head[head.index(b" ") + 1 : head.index(b" HTTP/")].decode("latin-1")
     name = path.removeprefix("/api/v1/")
     if (fixed := FIXED.get(name)) is not None:
@@ -104,7 +110,7 @@ def looked_at(head: bytes, body: bytes) -> bytes:
         numbered = _MODEL.search(body)
         return fields(request_id=f"model{int(numbered[1]) if numbered else 0}")
     if name == "retrieve_future" and (asked := _FUTURE.search(body)):
-        return result(asked[1], int(asked[2] or 0))
+        return result(asked[1], int(asked[2] or 0), each)
     if name == "forward_backward":
         if b"x-protobuf" not in head:
             return NOT_JSON
@@ -118,11 +124,13 @@ class Sink:
     Args:
         blind: whether all is answered the same.
         delay_s: how long answers are held.
+        tokens: how many each datum has.
     """
 
-    def __init__(self, *, blind: bool, delay_s: float) -> None:
+    def __init__(self, *, blind: bool, delay_s: float, tokens: int = TOKENS) -> None:
         self.blind = blind
         self.delay_s = delay_s
+        self.tokens = tokens
         self.held = 0
 
 
@@ -165,7 +173,7 @@ class Connection(asyncio.Protocol):
         if head.startswith(b"GET /held"):
             self._transport.write(fields(held=sink.held))
             return
-        said = BLIND if sink.blind else looked_at(head, body)
+        said = BLIND if sink.blind else looked_at(head, body, sink.tokens)
         posted = sink.blind and head.startswith(b"POST")
         if (
             sink.delay_s
@@ -196,8 +204,10 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--blind", action="store_true")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     chosen = parser.parse_args()
-    uvloop.run(serve(chosen.port, Sink(blind=chosen.blind, delay_s=chosen.delay)))
+    sink = Sink(blind=chosen.blind, delay_s=chosen.delay, tokens=chosen.tokens)
+    uvloop.run(serve(chosen.port, sink))
 
 
 if __name__ == "__main__":

@@ -81,13 +81,17 @@ class Timeline:
         held: what the upstream said when it held it back, if it did.
     """
 
-    __slots__ = ("_ended", "_stretches", "began", "held", "last", "part")
+    __slots__ = ("_ended", "_parts", "_sums", "_untils", "began", "held", "last", "part")
 
     def __init__(self, began: float, part: Part = Part.PROXY) -> None:
         self.began = self.last = began
         self.part = part
         self.held: Held | None = None
-        self._stretches: list[Stretch] = []
+        # What it was spent on, and until when; each since the one before it. Every call has a few
+        # timelines, of which hardly any is ever looked at stretch by stretch.
+        self._parts: list[Part] = []
+        self._untils: list[float] = []
+        self._sums: Mapping[Part, float] | None = None
         self._ended = False
 
     def enter(self, part: Part, now: float) -> None:
@@ -99,17 +103,26 @@ class Timeline:
         """All since `last` was `part`, up to this moment; what it is in now stays."""
         if self._ended or until <= self.last:
             return
-        since, self.last = self.last, until
-        before = self._stretches[-1] if self._stretches else None
-        if before is not None and before.part is part:
-            self._stretches[-1] = Stretch(part, before.since, until)
+        self.last = until
+        if self._parts and self._parts[-1] is part:
+            self._untils[-1] = until
         else:
-            self._stretches.append(Stretch(part, since, until))
+            self._parts.append(part)
+            self._untils.append(until)
 
     def end(self, now: float) -> None:
         """It is over; nothing told later counts."""
         self.spent(self.part, now)
         self._ended = True
+
+    def waited(self, part: Part, since: float, now: float) -> None:
+        """Something was waited for from `since` on, all of it `part`; as `join` takes it in."""
+        start = max(since, self.began)
+        if self._ended or now <= max(self.last, start):
+            return
+        self.spent(self.part, start)
+        self._cut(start)
+        self.spent(part, now)
 
     def join(self, path: "Timeline", now: float, *, since: float | None = None) -> None:
         """Take in what was waited for: it is the critical path if it ended after all before it.
@@ -135,9 +148,11 @@ class Timeline:
         Args:
             now: up to which moment, where it has not ended; None: up to `last`.
         """
+        sinces = [self.began, *self._untils]
+        known = list(map(Stretch, self._parts, sinces, self._untils))
         if now is None or self._ended or now <= self.last:
-            return list(self._stretches)
-        return [*self._stretches, Stretch(self.part, self.last, now)]
+            return known
+        return [*known, Stretch(self.part, self.last, now)]
 
     @property
     def whole_s(self) -> float:
@@ -146,21 +161,29 @@ class Timeline:
 
     def parts(self) -> Mapping[Part, float]:
         """Seconds of every part; they sum to `whole_s`."""
-        seconds = _NOTHING.copy()
-        for stretch in self._stretches:
-            seconds[stretch.part] += stretch.until - stretch.since
+        if self._sums is not None:
+            return self._sums
+        seconds, since = _NOTHING.copy(), self.began
+        for part, until in zip(self._parts, self._untils, strict=True):
+            seconds[part] += until - since
+            since = until
+        if self._ended:  # several want to know then
+            self._sums = seconds
         return seconds
 
     @property
     def overhead_s(self) -> float:
         """Seconds that are not the upstream's: the proxy's own work and waiting."""
-        own = (s for s in self._stretches if not s.part.upstream)
+        own = (s for s in self.stretches() if not s.part.upstream)
         return sum((s.until - s.since for s in own), 0.0)
 
     def _cut(self, at: float) -> None:
         """Forget what was after a moment."""
-        while self._stretches and self._stretches[-1].until > at:
-            tail = self._stretches.pop()
-            if tail.since < at:
-                self._stretches.append(Stretch(tail.part, tail.since, at))
+        untils = self._untils
+        while untils and untils[-1] > at:
+            if (untils[-2] if len(untils) > 1 else self.began) < at:
+                untils[-1] = at
+            else:
+                untils.pop()
+                self._parts.pop()
         self.last = min(self.last, at)

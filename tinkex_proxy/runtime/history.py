@@ -271,8 +271,9 @@ class History:
         slot = self._now()
         slot.timed += 1
         spent_s = slot.spent_s
-        for stretch in timed.timeline.stretches():
-            spent_s[stretch.part] += stretch.until - stretch.since
+        for part, seconds in timed.timeline.parts().items():
+            if seconds:
+                spent_s[part] += seconds
         if timed.code == "ok":
             slot.calls["ok"] += 1
             slot.took_ms.add(timed.timeline.whole_s * 1000)

@@ -78,7 +78,7 @@ T = TypeVar("T")
 class _Spending:
     """A context whose time is one part of a call's."""
 
-    __slots__ = ("_clock", "_line", "_part", "_path")
+    __slots__ = ("_clock", "_line", "_part", "_since")
 
     def __init__(self, line: Timeline, part: Part, clock: Clock) -> None:
         self._line = line
@@ -87,7 +87,7 @@ class _Spending:
 
     def __enter__(self) -> None:
         """It begins."""
-        self._path = Timeline(self._clock.now(), self._part)
+        self._since = self._clock.now()
 
     def __exit__(
         self,
@@ -96,7 +96,7 @@ class _Spending:
         trace: TracebackType | None,
     ) -> None:
         """It ends."""
-        self._line.join(self._path, self._clock.now())
+        self._line.waited(self._part, self._since, self._clock.now())
 
 
 @dataclass(slots=True)

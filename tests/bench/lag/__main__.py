@@ -3,7 +3,8 @@
 The proxy's own metric says it (`tinkex_proxy_event_loop_lag_seconds`), looked at 200 times a second
 (`looking.py`). It contains what the machine does to every process: so a witness beside, an event
 loop that does nothing, is looked at as often at the same time; and two bounds are told of what the
-proxy itself did to its loop (`looking.py`). The verdict is on the metric as it is.
+proxy itself did to its loop (`looking.py`). There is a verdict on the metric as it is, and one on
+what the proxy did to its loop at most.
 
 The upstream is a sink that answers at once with two numbers for each token.
 """
@@ -151,8 +152,8 @@ def measured(server: Server, load: Load, seconds: float) -> tuple[str, ...]:
         f"{', '.join(f'{quantile(each, share):g}' for share in QUANTILES)} ({beyond(each):.2%})"
         for each in (*found, idle)
     ]
-    good = "yes" if quantile(found[0], 0.999) <= MOST_MS else "**no**"
-    return (load.name, f"{rate:.3g}", *cells, f"≤ {MOST_MS:g}", good)
+    good = ["yes" if quantile(each, 0.999) <= MOST_MS else "**no**" for each in found[:2]]
+    return (load.name, f"{rate:.3g}", *cells, *good)
 
 
 def table(seconds: float) -> str:
@@ -164,8 +165,8 @@ def table(seconds: float) -> str:
         "itself at most",
         "itself at least",
         "a witness",
-        "p99.9 late",
-        "reached",
+        f"late, p99.9 ≤ {MOST_MS:g}",
+        f"itself at most, p99.9 ≤ {MOST_MS:g}",
     )
     lines = [head, ("---",) * len(head)]
     with ExitStack() as stack:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tinkex_proxy.runtime.addresses import KEPT_S, Addresses
+from tinkex_proxy.runtime.addresses import KEPT_S, Address, Addresses
 from tinkex_proxy.runtime.clock import ManualClock
 
 
@@ -25,6 +25,10 @@ class Names:
         return [(0, 0, 0, "", (address, port)) for address in self.found]
 
 
+def at(*hosts: str) -> list[Address]:
+    return [Address(0, (host, 80)) for host in hosts]
+
+
 @pytest.fixture
 async def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     names = Names()
@@ -38,7 +42,7 @@ async def test_many_ask_and_one_looks(names: Names) -> None:
     await asyncio.sleep(0)
     asked[0].cancel()  # and the others go on waiting
     names.answers.set()
-    assert await asyncio.gather(*asked[1:]) == [["::1", "127.0.0.1"]] * 99
+    assert await asyncio.gather(*asked[1:]) == [at("::1", "127.0.0.1")] * 99
     assert names.asked == 1
 
 
@@ -49,9 +53,9 @@ async def test_who_moves_is_found_again(names: Names) -> None:
     await addresses.get()
     names.found = ["127.0.0.2"]
     clock.advance(KEPT_S / 2)
-    assert await addresses.get() == ["::1", "127.0.0.1"]
+    assert await addresses.get() == at("::1", "127.0.0.1")
     clock.advance(KEPT_S / 2)
-    assert await addresses.get() == ["127.0.0.2"]
+    assert await addresses.get() == at("127.0.0.2")
 
 
 async def test_a_failure_is_told_to_all_who_asked_and_not_kept(names: Names) -> None:
@@ -62,11 +66,12 @@ async def test_a_failure_is_told_to_all_who_asked_and_not_kept(names: Names) -> 
     for error in await asyncio.gather(*asked, return_exceptions=True):
         assert error is names.found
     names.found = ["127.0.0.1"]
-    assert await addresses.get() == ["127.0.0.1"]
+    assert await addresses.get() == at("127.0.0.1")
     assert names.asked == 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_an_address_needs_no_look(names: Names, host: str) -> None:
-    assert await Addresses(host, 80).get() == [host]
+    ((_, place),) = await Addresses(host, 80).get()
+    assert place[:2] == (host, 80)
     assert names.asked == 0

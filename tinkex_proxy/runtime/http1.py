@@ -9,7 +9,6 @@ One exchange at a time; the next one begins when the last one is over and left t
 """
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -26,14 +25,6 @@ __all__ = ["Connection", "request_head"]
 MAX_HEAD_BYTES: Final = 256 * 1024
 # Of an answer that is passed on as it comes, as much waits for its caller.
 MAX_WAITING_BYTES: Final = 256 * 1024
-
-# A peer that vanished during a long poll would not be missed before its timeout: by itself the
-# kernel asks after two hours. So it is missed after a minute; reqwest asks from 15 s on, too.
-_KEEP_ALIVE: Final = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
-    (socket.IPPROTO_TCP, getattr(socket, name), value)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))
-    if hasattr(socket, name)  # not on every platform
-]
 
 _CLOSED: Final = "the connection was closed before the answer was complete"
 _ENDLESS: Final = f"the head of the answer is longer than {MAX_HEAD_BYTES} bytes"
@@ -218,9 +209,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is there."""
         self._transport = transport  # type: ignore[assignment]  # of a stream
-        opened = transport.get_extra_info("socket")
-        for option in _KEEP_ALIVE:
-            opened.setsockopt(*option)
 
     @override
     def eof_received(self) -> None:

@@ -836,6 +836,14 @@ async def test_a_peer_that_vanishes_is_missed_before_a_long_poll_is_over() -> No
     assert after + every * times <= 60
 
 
+async def test_a_loop_that_is_late_does_not_take_that_for_the_upstreams_doing() -> None:
+    """With thousands of calls at once its time to connect is over before it sees that it has."""
+    async with upstream(answering(OK)) as there:
+        transport = Http1Transport(there.url, connect_timeout_s=0.0)
+        assert (await transport.send(get())).body == b"ok"
+        await transport.close()
+
+
 async def test_the_upstream_is_called_by_its_name_and_nobody_elses() -> None:
     seen: list[bytes] = []
 

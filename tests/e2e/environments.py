@@ -129,7 +129,7 @@ def chromium() -> Path:
     for name in [given] if given else CHROMIUMS:
         if found := shutil.which(name):
             return Path(found)
-    folder = cache() / "chromium"
+    folder = cache() / "chromium-headless-shell"
     once(folder, _unpack_chromium)
     return folder / "chromium"
 
@@ -239,7 +239,9 @@ def _unpack_program(
     _run(["apt-get", "install", *options, *packages], remedy, folder)
     _unpack(folder, remedy)
     started = folder / name
-    libraries = ":".join(str(found) for found in folder.glob("usr/lib/*-linux-gnu"))
+    # Some are in folders below, where only a library beside them would look if it were installed.
+    files = folder.glob("usr/lib/*-linux-gnu/**/*.so*")
+    libraries = ":".join(sorted({str(found.parent) for found in files}, key=len))
     paths = f"LD_LIBRARY_PATH='{libraries}' XDG_DATA_HOME='{folder}/usr/share'"
     started.write_text(f"#!/bin/sh\n{paths} exec '{folder}/{program}' \"$@\"\n")
     started.chmod(0o755)

@@ -164,7 +164,7 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
     """An answer; a good one as it is to be after somebody has seen it."""
     if seen is None or not 200 <= passed.status < 300:
         return passed
-    whole = seen(b"".join([piece async for piece in passed.pieces()]))
+    whole = seen(await passed.whole())
     headers = [pair for pair in passed.headers if pair[0] != b"content-length"]
     return Passed(passed.status, [*headers, (b"content-length", b"%d" % len(whole))], whole)
 

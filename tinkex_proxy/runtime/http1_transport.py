@@ -99,8 +99,7 @@ class Http1Transport:
         """
         if not isinstance(passing.body, bytes):
             async with self.relay(passing) as passed:
-                body = b"".join([piece async for piece in passed.pieces()])
-            return Passed(passed.status, passed.headers, body)
+                return Passed(passed.status, passed.headers, await passed.whole())
         head = self._head(passing.method, passing.path, passing.headers, len(passing.body))
         connection = self._taken() or await self._connected(passing.timeout_s)
         call_off = alarm(passing.timeout_s, lambda: connection.late(_late(passing.timeout_s)))

@@ -97,8 +97,7 @@ class HttpxTransport:
             TransportFault: no whole answer came.
         """
         async with self.relay(passing) as passed:
-            body = b"".join([piece async for piece in passed.pieces()])
-            return Passed(passed.status, passed.headers, body)
+            return Passed(passed.status, passed.headers, await passed.whole())
 
     async def close(self) -> None:
         """Close every connection."""

@@ -131,6 +131,10 @@ class Passed(msgspec.Struct, frozen=True):
     headers: HeaderPairs
     body: bytes | AsyncIterator[bytes]
 
+    async def whole(self) -> bytes:
+        """All of its body, when that has come."""
+        return b"".join([piece async for piece in self.pieces()])
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """Its body as it comes."""
         if isinstance(self.body, bytes):

@@ -201,7 +201,8 @@ class Upstream:
         status, wait_s = None, None
         try:
             response = await self._ask(ask)
-            status, wait_s = response.status, _wait_s(response.status, response.headers)
+            status = response.status
+            wait_s = advice_of(response.headers).wait_s if status >= 400 else None
         finally:
             self.pace.ended(sent_at, status, wait_s=wait_s)
         return response
@@ -351,7 +352,7 @@ class _Relaying:
         self._status = passed.status
         if self._operation is Operation.SUBMIT:
             refused = passed.status >= 400
-            wait_s = _wait_s(passed.status, decoded(passed.headers)) if refused else None
+            wait_s = advice_of(decoded(passed.headers)).wait_s if refused else None
             self._pace.heard(self._began, passed.status, wait_s=wait_s)
 
     def __enter__(self) -> Self:
@@ -382,11 +383,6 @@ class _Relaying:
         self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
         if isinstance(error, TransportFault):
             raise Unanswered(error.fault, error.detail) from None
-
-
-def _wait_s(status: int, headers: Mapping[str, str]) -> float | None:
-    """Seconds that a refusal asks to wait, if it does."""
-    return None if status < 400 else advice_of(headers).wait_s
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

@@ -10,6 +10,8 @@ from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = [
+    "ANSWER",
+    "BODY",
     "CALLERS",
     "SDK_ROUTE",
     "ASGIApp",
@@ -20,11 +22,13 @@ __all__ = [
     "Scope",
     "Send",
     "StatusNoted",
+    "body_there",
     "headers_of",
     "pairs_of",
     "read_body",
     "read_pieces",
     "send_answer",
+    "takes_answers",
     "too_large",
 ]
 
@@ -38,6 +42,9 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 CALLERS: Final = ("/v1/", "/api/v1/")
 # The one route of all that SDKs ask for.
 SDK_ROUTE: Final = "/api/v1/{path:path}"
+# What our server offers besides ASGI (`cycle.py`); others have none of it.
+BODY: Final = "tinkex.body"
+ANSWER: Final = "tinkex.answer"
 
 
 class CallerLeft(Exception):  # noqa: N818 - an event, not an error
@@ -53,6 +60,19 @@ def pairs_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
 def headers_of(scope: Scope) -> dict[str, str]:
     """The request's headers by lower-case name; of a repeated one, the last."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs_of(scope)}
+
+
+def body_there(scope: Scope) -> bytes | None:
+    """The request's body, if all of it has come and the server says so; nobody else gets it then."""
+    offered = scope.get("extensions")
+    take = offered.get(BODY) if isinstance(offered, dict) else None
+    return take() if take is not None else None
+
+
+def takes_answers(scope: Scope) -> bool:
+    """Whether an answer may be sent in one message."""
+    offered = scope.get("extensions")
+    return isinstance(offered, dict) and ANSWER in offered
 
 
 class StatusNoted:
@@ -73,7 +93,7 @@ class StatusNoted:
 
     async def __call__(self, message: Message) -> None:
         """Pass a message on."""
-        status = message["status"] if message["type"] == "http.response.start" else None
+        status = message.get("status")
         if isinstance(status, int):
             self.status = status
         await self._send(message)
@@ -93,14 +113,24 @@ class BodyLimits:
 
 
 async def read_body(
-    headers: Mapping[str, str], receive: Receive, limits: BodyLimits, hold: Hold | None = None
+    headers: Mapping[str, str],
+    receive: Receive,
+    limits: BodyLimits,
+    hold: Hold | None = None,
+    *,
+    there: bytes | None = None,
 ) -> bytes:
     """Read the whole body, as `read_pieces` does, and join it here and now."""
-    return b"".join(await read_pieces(headers, receive, limits, hold))
+    return b"".join(await read_pieces(headers, receive, limits, hold, there=there))
 
 
 async def read_pieces(
-    headers: Mapping[str, str], receive: Receive, limits: BodyLimits, hold: Hold | None = None
+    headers: Mapping[str, str],
+    receive: Receive,
+    limits: BodyLimits,
+    hold: Hold | None = None,
+    *,
+    there: bytes | None = None,
 ) -> list[bytes]:
     """Read the whole body, in the pieces in which it comes.
 
@@ -110,6 +140,7 @@ async def read_pieces(
         limits: what it may be.
         hold: grows as long as the body is announced to be, or with it; None where it is so short
             that nobody counts it.
+        there: the body, where it has come whole and `body_there` gave it.
 
     Raises:
         BodyStalled: nothing of it came for too long.
@@ -118,12 +149,14 @@ async def read_pieces(
         Overloaded: there is no room for it; where its length was announced, nothing of it was read.
         PayloadTooLarge: it says that it is, or turns out to be, longer than it may be.
     """
-    announced = headers.get("content-length", "")
+    announced = headers.get("content-length", "") if there is None else str(len(there))
     size = int(announced) if announced.isdigit() else 0
     if size > limits.max_bytes:
         raise too_large(size, limits.max_bytes)
     if hold is not None:
         hold.grow(size)
+    if there is not None:
+        return [there]
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -166,14 +199,16 @@ def too_large(size: int, max_bytes: int) -> PayloadTooLarge:
     )
 
 
-async def send_answer(send: Send, answer: Answer, extra: Mapping[str, str]) -> None:
-    """Send head and body."""
-    named = {
-        "content-type": "application/json",
-        "content-length": str(len(answer.body)),
-        **answer.headers,
-        **extra,
-    }
+async def send_answer(
+    send: Send, answer: Answer, extra: Mapping[str, str], *, whole: bool = False
+) -> None:
+    """Send head and body; in one message if it is to be `whole` (`takes_answers`)."""
+    named = {"content-type": "application/json", **answer.headers, **extra}
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
+    if whole:
+        told = {"type": ANSWER, "status": answer.status, "headers": headers, "body": answer.body}
+        await send(told)
+        return
+    headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -21,9 +21,11 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
+    body_there,
     headers_of,
     read_pieces,
     send_answer,
+    takes_answers,
 )
 from tinkex_proxy.api.callers import (
     Wishes,
@@ -180,7 +182,7 @@ class CallRoute:
         except ProxyError as error:
             answer = problem_answer(error, instance=path, request_id=request_id)
             self._note("debug", "refused", scope, request_id, code=error.code)
-        await send_answer(send, answer, extra)
+        await send_answer(send, answer, extra, whole=takes_answers(scope))
 
     def _note(
         self, level: str, message: str, scope: Scope, request_id: str, **fields: object
@@ -231,7 +233,8 @@ class CallRoute:
         services, path = self._services, str(scope["path"])
         if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
             hold.count()
-        pieces = await read_pieces(headers, receive, services.settings.body, hold)
+        limits, there = services.settings.body, body_there(scope)
+        pieces = await read_pieces(headers, receive, limits, hold, there=there)
         with contextlib.ExitStack() as leaving:
             turn = None
             if large := sum(map(len, pieces)) >= LARGE_BODY_BYTES:

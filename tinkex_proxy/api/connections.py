@@ -22,13 +22,17 @@ import asyncio
 import contextlib
 import select
 import socket
+import urllib.parse
+from collections.abc import Iterable
 from typing import Final
 
+import httptools
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from tinkex_proxy.api.cycle import Cycle
 from tinkex_proxy.api.listener import ListeningServer
 
 __all__ = ["Connection", "PartingServer"]
@@ -122,6 +126,12 @@ class _HalfClosing(asyncio.Transport):
         else:
             self._inner.write(data)
 
+    @override
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._head_is_next = False
+        self._flush()
+        self._inner.writelines(list_of_data)
+
     def expect_head(self) -> None:
         """Take what is written next for a head."""
         self._head_is_next = True
@@ -150,7 +160,10 @@ class Connection(HttpToolsProtocol):
 
     transport: _HalfClosing
     server_state: _Parting
+    cycle: Cycle
     _half_read = False  # a request whose head is not whole
+    # When the last answer was written, if nothing has come since.
+    _quiet_since: float | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -159,6 +172,8 @@ class Connection(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport.gone()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
 
     @override
@@ -175,15 +190,73 @@ class Connection(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
-        self.transport.expect_head()
-        super().on_headers_complete()
+        """As uvicorn's own, less what is not used here (limits, upgrades), with a cycle of ours."""
         self._half_read = False
-        if self.server_state.farewell:
-            self.cycle.keep_alive = False
+        self.transport.expect_head()
+        parser, scope = self.parser, self.scope
+        version = parser.get_http_version()
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self._last_cycle
+        lasting = version != "1.0" and parser.should_keep_alive() and not self.server_state.farewell
+        self.cycle = cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=lasting,
+            on_response=self.on_response_complete,
+        )
+        cycle.offer()
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:  # pipelined
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    @override
+    def on_response_complete(self) -> None:
+        """As uvicorn's own, with one timer for as long as the connection is idle now and then."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    @override
+    def _unset_keepalive_if_required(self) -> None:
+        """Note that something has come: uvicorn's way to call its timer off."""
+        self._quiet_since = None
+
+    def _look_again_in(self, seconds: float) -> None:
+        later = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = later
 
     @override
     def timeout_keep_alive_handler(self) -> None:
-        if self._half_read:  # since the last answer, and no byte more
+        """End an idle connection; of one that was busy meanwhile, see to it when it may be due."""
+        self.timeout_keep_alive_task = None
+        if self._quiet_since is None or self.transport.is_closing():
+            return
+        left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._look_again_in(left)
+        elif self._half_read:  # since the last answer, and no byte more
             self.transport.close()
         else:
             self.close_if_idle()
@@ -194,7 +267,7 @@ class Connection(HttpToolsProtocol):
             cycle.keep_alive = False
 
     @property
-    def _last_cycle(self) -> RequestResponseCycle | None:
+    def _last_cycle(self) -> Cycle | None:
         """The newest request's, if there was one; uvicorn's own type leaves that out."""
         return self.cycle
 

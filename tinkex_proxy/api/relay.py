@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from msgspec.structs import replace
 
 from tinkex_proxy.api.asgi import (
+    ANSWER,
     BodyLimits,
     CallerLeft,
+    Message,
     Receive,
     Scope,
     Send,
+    body_there,
     pairs_of,
     read_body,
     too_large,
@@ -49,6 +52,7 @@ _HOP_BY_HOP = frozenset(
 
 _NOT_UP = _HOP_BY_HOP | {b"content-length"}
 _NOT_BACK = _HOP_BY_HOP | {b"date"}  # uvicorn dates it
+_NOT_BACK_WHOLE = _NOT_BACK | {b"content-length"}
 # These have none, and may say how long it would be; uvicorn would wait for it.
 _BODILESS = frozenset({204, 304})
 _TRACING = frozenset(name.encode() for name in NAMES)
@@ -65,6 +69,7 @@ async def relay(
     *,
     seen: Seen | None = None,
     pause: Callable[[], Awaitable[None]] | None = None,
+    whole: bool = False,
 ) -> None:
     """Send a request up and its answer down.
 
@@ -75,6 +80,7 @@ async def relay(
         send: takes the answer.
         seen: shown the body of a good answer, which is then read whole.
         pause: waits before an answer of 5xx goes down.
+        whole: whether `send` takes an answer in one message.
 
     Raises:
         CircuitOpen: the breaker is open; nothing was sent.
@@ -88,7 +94,12 @@ async def relay(
     try:
         if passing.short:
             passed = await upstream.relay_whole(operation, passing)
-            await _pass_back(await _shown(passed, seen), send)
+            if seen is not None:
+                passed = await _shown(passed, seen)
+            if whole and passed.status not in _BODILESS:
+                await send(await _answer(passed))
+            else:
+                await _pass_back(passed, send)
             return
         async with upstream.relay(operation, passing) as passed:
             answer = await _shown(passed, seen)
@@ -147,7 +158,7 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
             hold.grow(WHOLE_BYTES)
         whole = _pieces(receive)
     else:
-        whole = await read_body(headers, receive, limits, hold)
+        whole = await read_body(headers, receive, limits, hold, there=body_there(scope))
     named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
     method, target = str(scope["method"]), _target(scope)
     trace, calls = (None, ()) if whose is None else (whose.trace, (whose,))
@@ -169,10 +180,17 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
     return Passed(passed.status, [*headers, (b"content-length", b"%d" % len(whole))], whole)
 
 
+async def _answer(passed: Passed) -> Message:
+    """All of an answer in one message."""
+    headers = _without(passed.headers, _NOT_BACK_WHOLE)
+    body = passed.body if isinstance(passed.body, bytes) else await passed.whole()
+    return {"type": ANSWER, "status": passed.status, "headers": headers, "body": body}
+
+
 async def _pass_back(passed: Passed, send: Send) -> None:
     """Head first, then each piece as it comes."""
     bodiless = passed.status in _BODILESS
-    headers = _without(passed.headers, _NOT_BACK | {b"content-length"} if bodiless else _NOT_BACK)
+    headers = _without(passed.headers, _NOT_BACK_WHOLE if bodiless else _NOT_BACK)
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})

@@ -22,9 +22,11 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
+    body_there,
     headers_of,
     read_pieces,
     send_answer,
+    takes_answers,
 )
 from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
@@ -123,16 +125,19 @@ class _Sending:
     Args:
         send: takes it.
         clock: measures when.
+        whole: whether it takes one in one message.
 
     Attributes:
+        whole: as given.
         request_id: names the request; an answer of ours to one that was refused says it.
         begun: whether one has.
         timed: what is told of the time of a call that is relayed; None until one is.
     """
 
-    def __init__(self, send: Send, clock: Clock) -> None:
+    def __init__(self, send: Send, clock: Clock, *, whole: bool) -> None:
         self._send = send
         self._clock = clock
+        self.whole = whole
         self.request_id = secrets.token_hex(16)
         self.begun = False
         self.timed: Timed | None = None
@@ -177,7 +182,8 @@ class SdkRoute:
         # The end waits for what was taken on; polls can be put to whoever comes after us.
         counted = services.polls if operation is Operation.POLL else services.open
         with counted:
-            await self._serve(operation, scope, receive, _Sending(send, services.clock))
+            sending = _Sending(send, services.clock, whole=takes_answers(scope))
+            await self._serve(operation, scope, receive, sending)
 
     async def _serve(
         self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
@@ -246,7 +252,7 @@ class SdkRoute:
                 )
                 answer = await self._over_lanes(request, receive)
                 if answer is not None:
-                    await send_answer(send, answer, {})
+                    await send_answer(send, answer, {}, whole=send.whole)
                     return
                 longest = self._services.settings.body.max_bytes
                 seen = seen_of(request.name, account, request.body, max_body_bytes=longest)
@@ -277,7 +283,8 @@ class SdkRoute:
             hold.count()  # what is for a lane may be a repetition, and has to be read first
         body = whole = None
         if self._looks_at(scope, name):
-            pieces = await read_pieces(headers, receive, limits, hold)
+            there = body_there(scope)
+            pieces = await read_pieces(headers, receive, limits, hold, there=there)
             most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
             body, whole = await self._services.aside.copy(
                 partial(_opened, headers, pieces, most),
@@ -349,7 +356,8 @@ class SdkRoute:
         """Relay, or hold a poll that cannot be sent now and tell it to come again."""
         try:
             pause = self._pause if operation is Operation.POLL else None
-            await relay(account.upstream, operation, passing, send, seen=seen, pause=pause)
+            upstream, whole = account.upstream, send.whole
+            await relay(upstream, operation, passing, send, seen=seen, pause=pause, whole=whole)
         except CircuitOpen as error:
             if operation is not Operation.POLL:
                 raise

@@ -1,0 +1,84 @@
+"""One request and its answer on a connection, with a short way past ASGI's messages.
+
+ASGI hands a body over in messages, for it may be endless, and takes an answer in two or more. Of a
+small call the body has come before anybody asks for it, and the answer is there whole: what two
+dozen steps of coroutines, a check of each header and two writes do can be one look and one write.
+So the scope has two extensions (`scope["extensions"]`), which whoever answers may use or not:
+
+* `tinkex.body` is called and gives the body if all of it has come, else None;
+* `tinkex.answer` says that `send` takes an answer in one message of this type, with `status`,
+  `headers` and `body`. Its headers say neither how long it is nor what becomes of the connection,
+  and it has a body: its status and its request's method are none of those without.
+"""
+
+from typing import Any, Final
+
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from tinkex_proxy.api.asgi import ANSWER, BODY
+
+__all__ = ["Cycle"]
+
+# All that may stand in a head (RFC 9110 section 5.5), line breaks apart, which are counted.
+_ALLOWED: Final = bytes({*range(256)} - {*range(32), 127} | {9, 10, 13})
+
+
+class Cycle(RequestResponseCycle):
+    """A request, and what it is answered."""
+
+    def offer(self) -> None:
+        """Say in the scope what there is besides ASGI's own."""
+        offered: dict[str, Any] = {BODY: self.body_there}
+        if self.scope["method"] != "HEAD":
+            offered[ANSWER] = {}
+        self.scope["extensions"] = offered
+
+    def body_there(self) -> bytes | None:
+        """The body, if all of it is there and nobody has taken it; it is taken then."""
+        if self.more_body or self.disconnected or not self.message_event.is_set():
+            return None
+        self.message_event.clear()
+        self.flow.resume_reading()
+        body, self.body = bytes(self.body), bytearray()
+        return body
+
+    @override
+    async def send(self, message: Any) -> None:
+        """Take a message of an answer, or all of it in one."""
+        if message["type"] != ANSWER:
+            await super().send(message)
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if self.response_started:
+            raise RuntimeError("An answer has begun already.")
+        body = message["body"]
+        head = self._head(message, len(body))
+        # uvloop takes an empty piece for the end of what is to be written.
+        self.transport.writelines((head, body) if body else (head,))
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _head(self, message: Any, length: int) -> bytes:
+        lines = [
+            *map(b": ".join, self.default_headers),
+            *map(b": ".join, message["headers"]),
+            b"content-length: %d" % length,
+        ]
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        head = STATUS_LINE[message["status"]] + b"\r\n".join(lines) + b"\r\n\r\n"
+        breaks = len(lines) + 2
+        if (
+            head.count(b"\r") != breaks
+            or head.count(b"\n") != breaks
+            or head.translate(None, _ALLOWED)
+        ):
+            raise RuntimeError("A line break or control character is in a header.")
+        return head

@@ -183,7 +183,7 @@ def test_series_beyond_the_bound_are_refused_and_counted(registry, kind) -> None
     refused = Refused()
     children = Children(kind("c", "Help.", ("a",), registry=registry), refused, most=2)
     for name in ("1", "2", "3", "4", "1"):
-        child = children.get(name)
+        child = children[name]
         child.inc() if isinstance(child, Tally) else child.observe(1)
     text = generate_latest(registry)
     assert refused.count == 2

@@ -21,10 +21,9 @@ _ZEROS: Final = [f"{name};dur=0.000" for name in _NAMES]
 def server_timing(timeline: Timeline) -> str:
     """The header's value; durations in milliseconds, to the microsecond."""
     entries = _ZEROS.copy()
-    for part, seconds in timeline.parts().items():
-        if seconds:
-            place = _PLACES[part]
-            entries[place] = f"{_NAMES[place]};dur={seconds * 1000:.3f}"
+    for part, seconds in timeline.sums().items():
+        place = _PLACES[part]
+        entries[place] = f"{_NAMES[place]};dur={seconds * 1000:.3f}"
     held = timeline.held
     if held is not None:
         said = held.state if held.reason is None else f"{held.state}: {held.reason}"

@@ -16,10 +16,20 @@ import enum
 __all__ = ["Fault", "Operation", "Outcome", "of_fault", "of_status"]
 
 
-class Outcome(enum.Enum):
-    """How an exchange counts in a circuit breaker."""
+class _Labelled(enum.Enum):
+    """What stands in names: `label` is its value, which every call asks for several times.
 
-    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
+    An enumeration's own `value` and hash are worked out in Python.
+    """
+
+    __hash__ = object.__hash__
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+
+
+class Outcome(_Labelled):
+    """How an exchange counts in a circuit breaker."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -27,10 +37,8 @@ class Outcome(enum.Enum):
     NEUTRAL = "neutral"
 
 
-class Operation(enum.Enum):
+class Operation(_Labelled):
     """Classes of upstream calls that are judged, retried and rejected alike."""
-
-    __hash__ = object.__hash__  # the enumeration's own is worked out in Python
 
     SUBMIT = "submit"
     POLL = "poll"

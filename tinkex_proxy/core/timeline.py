@@ -91,7 +91,7 @@ class Timeline:
         # timelines, of which hardly any is ever looked at stretch by stretch.
         self._parts: list[Part] = []
         self._untils: list[float] = []
-        self._sums: Mapping[Part, float] | None = None
+        self._sums: dict[Part, float] | None = None
         self._ended = False
 
     def enter(self, part: Part, now: float) -> None:
@@ -117,11 +117,13 @@ class Timeline:
 
     def waited(self, part: Part, since: float, now: float) -> None:
         """Something was waited for from `since` on, all of it `part`; as `join` takes it in."""
-        start = max(since, self.began)
-        if self._ended or now <= max(self.last, start):
+        start = max(self.began, since)
+        if self._ended or now <= self.last or now <= start:
             return
-        self.spent(self.part, start)
-        self._cut(start)
+        if start > self.last:
+            self.spent(self.part, start)
+        elif start < self.last:
+            self._cut(start)
         self.spent(part, now)
 
     def join(self, path: "Timeline", now: float, *, since: float | None = None) -> None:
@@ -161,11 +163,16 @@ class Timeline:
 
     def parts(self) -> Mapping[Part, float]:
         """Seconds of every part; they sum to `whole_s`."""
+        return _NOTHING | self.sums()
+
+    def sums(self) -> dict[Part, float]:
+        """The same of those that it came to, most of which it does not."""
         if self._sums is not None:
             return self._sums
-        seconds, since = _NOTHING.copy(), self.began
+        seconds: dict[Part, float] = {}
+        since = self.began
         for part, until in zip(self._parts, self._untils, strict=True):
-            seconds[part] += until - since
+            seconds[part] = seconds.get(part, 0.0) + until - since
             since = until
         if self._ended:  # several want to know then
             self._sums = seconds

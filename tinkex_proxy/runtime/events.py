@@ -8,7 +8,7 @@ and its class, of which there are many, in a fiftieth.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Never, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ __all__ = [
     "BatchEnded",
     "BatchLeft",
     "BreakerDropped",
+    "ByKind",
     "CallCut",
     "CallEnded",
     "CallRecognised",
@@ -280,6 +281,27 @@ class Listener(Protocol):
         ...
 
 
+class ByKind:
+    """A listener that has a method for each kind of event that it wants.
+
+    The hub calls it straight away: of what a cheap call costs, finding it again for each event was
+    a noticeable part.
+
+    Args:
+        handlers: by kind, what takes a record.
+    """
+
+    def __init__(self, handlers: Mapping[type[Event], Callable[[Never], None]]) -> None:
+        # Each is called with the kind that it stands under, and with no other.
+        self.handlers: Mapping[type[Event], Callable[[Event], None]] = handlers  # type: ignore[assignment]
+
+    def on_event(self, event: Event) -> None:
+        """Take one record, of any kind."""
+        handler = self.handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+
 class Hub:
     """Tells every listener.
 
@@ -309,5 +331,13 @@ class Hub:
                 self._on_broken(error)
 
     def _who_hears(self, kind: type[Event]) -> tuple[Callable[[Event], None], ...]:
-        wants = [(each, getattr(each, "KINDS", None)) for each in self._listeners]
-        return tuple(each.on_event for each, kinds in wants if kinds is None or kind in kinds)
+        found = (_handler(each, kind) for each in self._listeners)
+        return tuple(handler for handler in found if handler is not None)
+
+
+def _handler(listener: Listener, kind: type[Event]) -> Callable[[Event], None] | None:
+    """What of a listener takes a kind of event; None where it wants none."""
+    if isinstance(listener, ByKind):
+        return listener.handlers.get(kind)
+    kinds = getattr(listener, "KINDS", None)
+    return listener.on_event if kinds is None or kind in kinds else None

@@ -12,10 +12,11 @@ A curve that is full is thinned: neighbours are averaged, so that it goes on sho
 and not its end. Losses are per datum: calls of different sizes are then one curve.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Never
 
 from tinkex_proxy.core.circuit import State
 from tinkex_proxy.core.outcome import Outcome
@@ -27,6 +28,7 @@ from tinkex_proxy.runtime.events import (
     FINE,
     BatchLeft,
     BreakerDropped,
+    ByKind,
     CallEnded,
     CallTimed,
     Event,
@@ -54,12 +56,9 @@ _BINS: Final = 700
 KEPT_MOVES: Final = 200
 # Long by design, or nobody's work: these say nothing of how calls fare.
 _NO_CALLS: Final = frozenset({"sdk_poll", "sdk_heartbeat"})
-# Records that say anything here.
-_KINDS: Final = frozenset(
-    {
-        *(BatchLeft, BreakerDropped, CallEnded, CallTimed, Exchange, JournalFailed, JournalMended),
-        *(ModelsLost, Note, Repeated, Shed, Trained, Transition),
-    }
+# Records that are no counts, and are remembered by themselves or as something that went wrong.
+_KEPT: Final = (
+    *(BreakerDropped, JournalFailed, JournalMended, ModelsLost, Note, Shed, Transition),
 )
 
 
@@ -150,7 +149,7 @@ class Moved:
     cause: str
 
 
-class History:
+class History(ByKind):
     """Remembers the last quarter of an hour.
 
     Args:
@@ -171,10 +170,18 @@ class History:
         self._present = Slot(-1)
         self._slots: deque[Slot] = deque(maxlen=round(KEPT_S / STEP_S))
         self._moves: deque[Moved] = deque(maxlen=KEPT_MOVES)
+        self._present_ends = -math.inf
         self.curves = Curves()
         self.troubles = Troubles()
-
-    KINDS = _KINDS
+        counted: dict[type[Event], Callable[[Never], None]] = {
+            Exchange: self._exchange,
+            CallEnded: self._ended,
+            CallTimed: self._timed,
+            BatchLeft: self._left,
+            Repeated: self._repeated,
+            Trained: self._trained,
+        }
+        super().__init__({**dict.fromkeys(_KEPT, self._keep), **counted})
 
     @property
     def number(self) -> int:
@@ -185,22 +192,6 @@ class History:
     def into_s(self) -> float:
         """How much of the present slot is over."""
         return (self._clock.now() - self._began) % STEP_S
-
-    def on_event(self, event: Event) -> None:
-        """Take one record."""
-        match event:
-            case Exchange():
-                self._exchange(event)
-            case CallEnded():
-                self._ended(event)
-            case CallTimed():
-                self._timed(event)
-            case BatchLeft():
-                self._left(event)
-            case Repeated():
-                self._now().repeated += event.sent
-            case _:
-                self._keep(event)
 
     def slots(self, after: int = 0) -> list[Slot]:
         """What is remembered from a slot on, oldest first; of what is too old nothing."""
@@ -271,9 +262,8 @@ class History:
         slot = self._now()
         slot.timed += 1
         spent_s = slot.spent_s
-        for part, seconds in timed.timeline.parts().items():
-            if seconds:
-                spent_s[part] += seconds
+        for part, seconds in timed.timeline.sums().items():
+            spent_s[part] += seconds
         if timed.code == "ok":
             slot.calls["ok"] += 1
             slot.took_ms.add(timed.timeline.whole_s * 1000)
@@ -297,6 +287,13 @@ class History:
             slot.faults += 1
         self._wrong(exchange)
 
+    def _repeated(self, repeated: Repeated) -> None:
+        self._now().repeated += repeated.sent
+
+    def _trained(self, event: Trained) -> None:
+        each = event.loss / max(1, event.datums)
+        self.curves.add(event.model_id, self.number, self._wall_clock(), each)
+
     def _left(self, left: BatchLeft) -> None:
         slot = self._now()
         slot.batches[left.requests] += 1
@@ -307,8 +304,6 @@ class History:
         """Remember what is no count."""
         number, at = self.number, self._wall_clock()
         match event:
-            case Trained():
-                self.curves.add(event.model_id, number, at, event.loss / max(1, event.datums))
             case Transition():
                 moved = (event.breaker, event.before, event.after, event.cause)
                 self._moves.append(Moved(number, at, *moved))
@@ -323,10 +318,13 @@ class History:
 
     def _now(self) -> Slot:
         """The present slot."""
-        number = self.number
-        if self._present.number != number:
-            self._present = Slot(number)
-            self._slots.append(self._present)
+        now = self._clock.now()
+        if now >= self._present_ends:
+            number = int((now - self._began) / STEP_S)
+            if self._present.number != number:
+                self._present = Slot(number)
+                self._slots.append(self._present)
+            self._present_ends = self._began + (number + 1) * STEP_S
         return self._present
 
 

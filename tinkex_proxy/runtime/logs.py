@@ -20,8 +20,8 @@ import structlog
 from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.runtime.events import (
     BatchLeft,
+    ByKind,
     CallTimed,
-    Event,
     Hub,
     JournalFailed,
     JournalMended,
@@ -103,53 +103,54 @@ class Logs:
         self._hub.tell(Note("warning", "the log level was changed", fields=said))
 
 
-class LogListener:
+class LogListener(ByKind):
     """Writes events as log lines."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger("tinkex_proxy")
+        super().__init__(
+            {
+                BatchLeft: self._left,
+                CallTimed: self._ended,
+                JournalFailed: self._journal_failed,
+                JournalMended: self._journal_mended,
+                ModelsLost: self._lost,
+                Note: self._noted,
+                Repeated: self._repeated,
+                SnapshotTaken: self._log_snapshot,
+                Transition: self._moved,
+            }
+        )
 
-    KINDS = frozenset(
-        {
-            *(BatchLeft, CallTimed, JournalFailed, JournalMended, ModelsLost, Note, Repeated),
-            *(SnapshotTaken, Transition),
-        }
-    )
+    def _moved(self, event: Transition) -> None:
+        self._log.warning(
+            "circuit breaker moved",
+            breaker=event.breaker,
+            before=event.before.value,
+            after=event.after.value,
+            cause=event.cause,
+            **_names(event.calls),
+        )
 
-    def on_event(self, event: Event) -> None:
-        """Write one record, if it is worth a line."""
-        match event:
-            case Transition():
-                self._log.warning(
-                    "circuit breaker moved",
-                    breaker=event.breaker,
-                    before=event.before.value,
-                    after=event.after.value,
-                    cause=event.cause,
-                    **_names(event.calls),
-                )
-            case BatchLeft() | CallTimed() | Repeated():
-                self._of_calls(event)
-            case ModelsLost():
-                self._log.error(
-                    "upstream session ended",
-                    session_id=event.session_id,
-                    key_id=event.key_id,
-                    models_lost=event.models,
-                    reason=event.reason,
-                )
-            case SnapshotTaken():
-                self._log_snapshot(event)
-            case JournalFailed():
-                self._log.error("the journal cannot be written", reason=event.reason)
-            case JournalMended():
-                self._log.warning("the journal is written again, nothing is missing")
-            case Note():
-                level = logging.getLevelNamesMapping()[event.level.upper()]
-                named = {**event.fields, **_names(event.calls)}
-                self._log.log(level, event.message, exc_info=event.error, **named)
-            case _:
-                pass
+    def _lost(self, event: ModelsLost) -> None:
+        self._log.error(
+            "upstream session ended",
+            session_id=event.session_id,
+            key_id=event.key_id,
+            models_lost=event.models,
+            reason=event.reason,
+        )
+
+    def _journal_failed(self, event: JournalFailed) -> None:
+        self._log.error("the journal cannot be written", reason=event.reason)
+
+    def _journal_mended(self, _: JournalMended) -> None:
+        self._log.warning("the journal is written again, nothing is missing")
+
+    def _noted(self, event: Note) -> None:
+        level = logging.getLevelNamesMapping()[event.level.upper()]
+        named = {**event.fields, **_names(event.calls)}
+        self._log.log(level, event.message, exc_info=event.error, **named)
 
     def _log_snapshot(self, taken: SnapshotTaken) -> None:
         recent = taken.recent_ms
@@ -162,17 +163,10 @@ class LogListener:
             **{name: None if ms is None else round(ms, 3) for name, ms in shown.items()},
         )
 
-    def _of_calls(self, event: BatchLeft | CallTimed | Repeated) -> None:
-        if isinstance(event, Repeated):
-            self._repeated(event)
-        elif _GATE.isEnabledFor(logging.DEBUG):
-            if isinstance(event, CallTimed):
-                self._ended(event)
-            else:
-                self._left(event)
-
     def _left(self, event: BatchLeft) -> None:
         """A flush, and why."""
+        if not _GATE.isEnabledFor(logging.DEBUG):
+            return
         self._log.debug(
             "batch left",
             model_id=event.model_id,
@@ -186,6 +180,8 @@ class LogListener:
 
     def _ended(self, event: CallTimed) -> None:
         """The access line of a call."""
+        if not _GATE.isEnabledFor(logging.DEBUG):
+            return
         line = event.timeline
         held = {}
         if line.held is not None:

@@ -27,6 +27,7 @@ from tinkex_proxy.core.breaker import TRANSITIONS, State
 from tinkex_proxy.runtime.events import (
     BatchLeft,
     BreakerDropped,
+    ByKind,
     CallCut,
     CallEnded,
     CallRecognised,
@@ -67,39 +68,34 @@ Readings: TypeAlias = Callable[[], float | Iterable[tuple[str, float]]]
 M = TypeVar("M", Tally, Ladder)
 
 
-class Children(Generic[M]):
-    """The series of one family, each bound once.
+class Children(dict[str | tuple[str, ...], M], Generic[M]):
+    """The series of one family by their labels, each bound when it is first asked for.
 
     Args:
         family: their family.
         refused: counts updates of what is beyond the bound.
-        most: the bound.
+        most: the bound; what is beyond it is a series that nobody sees.
     """
 
     def __init__(self, family: M, refused: Refused, *, most: int = MAX_CHILDREN) -> None:
+        super().__init__()
         self._family: M = family
         self._refused = refused
         self._most = most
-        self._bound: dict[tuple[str, ...], M] = {}
         self._nowhere: M = type(family)("nowhere", "What is beyond the bound.", registry=None)
 
-    def get(self, *labels: str) -> M:
-        """The series with these labels; beyond the bound, one that nobody sees."""
-        child = self._bound.get(labels)
-        return self._bind(labels) if child is None else child
+    def __missing__(self, labels: str | tuple[str, ...]) -> M:
+        if len(self) >= self._most:
+            self._refused.count += 1
+            return self._nowhere
+        child: M = self._family.labels(*((labels,) if isinstance(labels, str) else labels))
+        self[labels] = child
+        return child
 
     def drop(self, *labels: str) -> None:
         """Forget the series with these labels, if there is one."""
-        if self._bound.pop(labels, None) is not None:
+        if self.pop(labels if len(labels) > 1 else labels[0], None) is not None:
             self._family.remove(*labels)
-
-    def _bind(self, labels: tuple[str, ...]) -> M:
-        if len(self._bound) >= self._most:
-            self._refused.count += 1
-            return self._nowhere
-        child: M = self._family.labels(*labels)
-        self._bound[labels] = child
-        return child
 
 
 class _Maker:
@@ -127,7 +123,7 @@ def _counter(registry: CollectorRegistry, name: str) -> Tally:
     return Tally(name, SERIES[name].text, SERIES[name].labels, registry=registry)
 
 
-class Metrics:
+class Metrics(ByKind):
     """Counts events.
 
     Args:
@@ -158,66 +154,67 @@ class Metrics:
         self._lost = make.counter("tinkex_proxy_models_lost_total")
         self._shed = make.counters("tinkex_proxy_shed_total")
         self.http = HttpMetrics(make)
+        super().__init__(
+            {
+                BatchLeft: self._count_batch,
+                BreakerDropped: self._dropped,
+                CallCut: self._count_cut,
+                CallEnded: self._count_call,
+                CallRecognised: self._count_recognised,
+                CallTimed: self._count_timed,
+                Exchange: self._count_exchange,
+                ModelsLost: self._count_lost,
+                Repeated: self._count_repeated,
+                Shed: self._count_shed,
+                Transition: self._moved,
+            }
+        )
 
-    KINDS = frozenset(
-        {
-            *(BatchLeft, BreakerDropped, CallCut, CallEnded, CallRecognised, CallTimed, Exchange),
-            *(ModelsLost, Repeated, Shed, Transition),
-        }
-    )
+    def _count_exchange(self, event: Exchange) -> None:
+        operation, trace = event.operation, event.trace
+        code = "none" if event.status is None else class_of(event.status)
+        self._exchanges[operation, code, event.outcome.label].inc()
+        exemplar = None if trace is None else _exemplar(recorded(trace))
+        self._exchange_seconds[operation].observe(event.duration_s, exemplar)
 
-    def on_event(self, event: Event) -> None:
-        """Count one record."""
-        match event:
-            case CallEnded():
-                self._count_call(event)
-            case Exchange():
-                code = "none" if event.status is None else class_of(event.status)
-                self._exchanges.get(event.operation, code, event.outcome.value).inc()
-                seconds = self._exchange_seconds.get(event.operation)
-                seconds.observe(event.duration_s, _exemplar(recorded(event.trace)))
-            case BatchLeft():
-                self._count_batch(event)
-            case CallTimed():
-                if of_lane(event):
-                    self._calls.get(event.operation, event.code).inc()
-            case Transition() | BreakerDropped():
-                self._moved(event)
-            case Repeated():
-                counted = self._retries if event.sent else self._unretried
-                counted.get(event.operation, event.reason).inc()
-            case _:
-                self._count_rare(event)
+    def _count_timed(self, event: CallTimed) -> None:
+        if of_lane(event):
+            self._calls[event.operation, event.code].inc()
 
-    def _count_rare(self, event: Event) -> None:
-        match event:
-            case CallRecognised():
-                self._recognised.get(event.operation).inc()
-            case CallCut():
-                self._cut.inc()
-            case Shed():
-                self._shed.get(event.reason).inc()
-            case ModelsLost():
-                self._lost.inc(event.models)
-            case _:
-                pass
+    def _count_repeated(self, event: Repeated) -> None:
+        counted = self._retries if event.sent else self._unretried
+        counted[event.operation, event.reason].inc()
+
+    def _count_recognised(self, event: CallRecognised) -> None:
+        self._recognised[event.operation].inc()
+
+    def _count_cut(self, _: CallCut) -> None:
+        self._cut.inc()
+
+    def _count_shed(self, event: Shed) -> None:
+        self._shed[event.reason].inc()
+
+    def _count_lost(self, event: ModelsLost) -> None:
+        self._lost.inc(event.models)
 
     def _count_call(self, ended: CallEnded) -> None:
-        self._calls.get(ended.operation, ended.code).inc()
-        self._call_seconds.get(ended.operation).observe(ended.duration_s, _exemplar(ended.trace_id))
+        operation, trace_id = ended.operation, ended.trace_id
+        self._calls[operation, ended.code].inc()
+        exemplar = None if trace_id is None else _exemplar(trace_id)
+        self._call_seconds[operation].observe(ended.duration_s, exemplar)
 
     def _count_batch(self, left: BatchLeft) -> None:
-        self._flushes.get(left.reason).inc()
+        self._flushes[left.reason].inc()
         self._requests.observe(left.requests)
         self._waits.observe(left.waited_s)
         if left.datums:
             self._datums.observe(left.datums)
             self._bytes.observe(left.size_bytes)
 
-    def _moved(self, event: Transition | BreakerDropped) -> None:
-        if isinstance(event, Transition):
-            self._transitions.get(event.breaker, event.before.value, event.after.value).inc()
-            return
+    def _moved(self, event: Transition) -> None:
+        self._transitions[event.breaker, event.before.value, event.after.value].inc()
+
+    def _dropped(self, event: BreakerDropped) -> None:
         for before, afters in TRANSITIONS.items():
             for after in afters:
                 self._transitions.drop(event.breaker, before.value, after.value)
@@ -264,8 +261,9 @@ class HttpMetrics:
             duration_s: how long it took.
             trace_id: the trace that it is part of, if that is recorded.
         """
-        self._requests.get(handler, method, status).inc()
-        self._seconds.get(handler, method).observe(duration_s, _exemplar(trace_id))
+        self._requests[handler, method, status].inc()
+        exemplar = None if trace_id is None else _exemplar(trace_id)
+        self._seconds[handler, method].observe(duration_s, exemplar)
 
 
 class JournalMetrics:

@@ -12,14 +12,14 @@ that a proxy at rest is silent.
 from collections.abc import Callable
 
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, Event, Hub, SnapshotTaken, Trained
+from tinkex_proxy.runtime.events import BatchLeft, ByKind, Hub, SnapshotTaken, Trained
 from tinkex_proxy.runtime.series import SNAPSHOT
 from tinkex_proxy.runtime.snapshot import Snapshot
 
 __all__ = ["Intervals", "Observer"]
 
 
-class Observer:
+class Observer(ByKind):
     """Feeds a snapshot.
 
     Args:
@@ -30,19 +30,15 @@ class Observer:
         self._snapshot = snapshot
         for row in SNAPSHOT.values():
             snapshot.declare(row.name, row.kind)
+        super().__init__({BatchLeft: self._left, Trained: self._trained})
 
-    KINDS = frozenset({BatchLeft, Trained})
+    def _left(self, event: BatchLeft) -> None:
+        if event.datums:  # an optim_step goes alone, and would halve the mean
+            self._snapshot.record_histogram("tinkex.batch.size", event.requests)
 
-    def on_event(self, event: Event) -> None:
-        """Take one record."""
-        match event:
-            case BatchLeft() if event.datums:  # an optim_step goes alone, and would halve the mean
-                self._snapshot.record_histogram("tinkex.batch.size", event.requests)
-            case Trained():
-                name = "tinkex.training.loss_total"
-                self._snapshot.record_summary(name, event.loss, event.model_id)
-            case _:
-                pass
+    def _trained(self, event: Trained) -> None:
+        name = "tinkex.training.loss_total"
+        self._snapshot.record_summary(name, event.loss, event.model_id)
 
     def on_request(self, status: int, duration_s: float) -> None:
         """Count one request of a caller that was answered."""

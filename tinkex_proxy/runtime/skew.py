@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from tinkex_proxy.runtime.events import Event, Exchange
+from tinkex_proxy.runtime.events import ByKind, Exchange
 
 __all__ = ["Skew"]
 
@@ -17,7 +17,7 @@ __all__ = ["Skew"]
 _DATE: Final = "%a, %d %b %Y %H:%M:%S GMT"
 
 
-class Skew:
+class Skew(ByKind):
     """Listens for the upstream's dates.
 
     Args:
@@ -31,12 +31,11 @@ class Skew:
         self._wall_clock = wall_clock
         self._date: str | None = None
         self.seconds: float | None = None
+        super().__init__({Exchange: self._heard})
 
-    KINDS = frozenset({Exchange})
-
-    def on_event(self, event: Event) -> None:
-        """Take one record; of the answers of one second the first is enough."""
-        if isinstance(event, Exchange) and event.date is not None and event.date != self._date:
+    def _heard(self, event: Exchange) -> None:
+        """Of the answers of one second the first is enough."""
+        if event.date is not None and event.date != self._date:
             self._date = event.date
             said = _seconds(event.date)
             if said is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.core.timeline import UPSTREAM, Part
-from tinkex_proxy.runtime.events import CallTimed, Event
+from tinkex_proxy.runtime.events import ByKind, CallTimed
 from tinkex_proxy.runtime.futures import QUEUE_STATES
 from tinkex_proxy.runtime.metrics import Children
 from tinkex_proxy.runtime.series import SERIES, Refused
@@ -18,7 +18,7 @@ from tinkex_proxy.runtime.tallies import Ladder, Tally
 __all__ = ["TimingMetrics"]
 
 
-class TimingMetrics:
+class TimingMetrics(ByKind):
     """Counts the parts of calls.
 
     Args:
@@ -34,32 +34,27 @@ class TimingMetrics:
         row = SERIES[name]
         self._held = Children(Tally(name, row.text, row.labels, registry=registry), refused)
         self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
+        super().__init__({CallTimed: self._count})
 
-    KINDS = frozenset({CallTimed})
-
-    def on_event(self, event: Event) -> None:
-        """Count one record."""
-        if not isinstance(event, CallTimed):
-            return
+    def _count(self, event: CallTimed) -> None:
         named, line = event.operation, event.timeline
-        parts, ladders = line.parts(), self._by_operation.get(named) or self._bind(named)
+        parts, ladders = line.sums(), self._by_operation.get(named) or self._bind(named)
         own_s = 0.0
         for part, seconds in parts.items():
-            if seconds:
-                ladders[part].observe(seconds)
-                own_s += 0.0 if part in UPSTREAM else seconds
-        self._overhead.get(named).observe(own_s)
+            ladders[part].observe(seconds)
+            own_s += 0.0 if part in UPSTREAM else seconds
+        self._overhead[named].observe(own_s)
         if line.held is not None:
             state = line.held.state
             state = state if state in QUEUE_STATES else QUEUE_STATES[-1]
-            self._held.get(named, state).inc(parts[Part.UPSTREAM_QUEUE])
+            self._held[named, state].inc(parts.get(Part.UPSTREAM_QUEUE, 0.0))
 
     def _bind(self, operation: str) -> Mapping[Part, Ladder]:
         """Make all parts of an operation at its first call.
 
         Of a series that begins with its first value, a rate does not see that value.
         """
-        bound = {part: self._parts.get(operation, part.value) for part in Part}
+        bound = {part: self._parts[operation, part.value] for part in Part}
         self._by_operation[operation] = bound
         return bound
 

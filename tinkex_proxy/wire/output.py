@@ -78,6 +78,8 @@ class Packed:
     def json(self) -> msgspec.Raw:
         """As an array in JSON, written stretch by stretch."""
         step = _STRETCH * self._size
+        if len(self._data) <= step:
+            return msgspec.Raw(msgspec.json.encode(self.values()))
         starts = range(0, max(1, len(self._data)), step)
         parts = [msgspec.json.encode(self._read(self._data[at : at + step])) for at in starts]
         return msgspec.Raw(b"[%b]" % b",".join(part[1:-1] for part in parts))

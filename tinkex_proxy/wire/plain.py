@@ -139,12 +139,12 @@ def decode_sample(raw: bytes) -> Sample:
     """Decode `sample`; the prompt comes back as a `ModelInput`, `stop` as a list."""
     form = read_body(_SAMPLE, raw)
     named = [form.base_model, form.model_path, form.model_id]
-    if sum(name is not None for name in named) != 1:
+    if named.count(None) != len(named) - 1:
         raise InvalidRequest("Name exactly one of `base_model`, `model_path` and `model_id`.")
     params = form.sampling_params
     if isinstance(params.stop, str):
         params = msgspec.structs.replace(params, stop=[params.stop])
-    if len({type(stop) for stop in params.stop or ()}) > 1:
+    if params.stop and len({type(stop) for stop in params.stop}) > 1:
         raise refuse(("sampling_params", "stop"), "mixes strings and token ids; send one kind.")
     return msgspec.structs.replace(
         form, prompt=parse_prompt(form.prompt).json, sampling_params=params

@@ -69,7 +69,7 @@ def _from_protobuf(body: bytes) -> SampleAnswer:
     return SampleAnswer(
         sequences=[_sequence(sequence) for sequence in message.sequences],
         prompt_logprobs=[None if math.isnan(p) else p for p in prompt] or None,
-        topk_prompt_logprobs=_topk(message.topk_prompt_logprobs),
+        topk_prompt_logprobs=_topk(message, "topk_prompt_logprobs"),
         prompt_cache_hit_tokens=message.prompt_cache_hit_tokens,
     )
 
@@ -82,12 +82,18 @@ def _sequence(message: pb.SampledSequence) -> SampledSequence:
         tokens=unpack_integers(message.tokens),
         stop_reason=reason,
         logprobs=unpack("f", message.logprobs) or None,
-        topk_logprobs=_topk(message.topk_sampled_logprobs),
+        topk_logprobs=_topk(message, "topk_sampled_logprobs"),
     )
 
 
-def _topk(message: pb.TopkLogprobs) -> TopK | None:
+def _topk(
+    whole: pb.SampleResponse | pb.SampledSequence,
+    name: Literal["topk_prompt_logprobs", "topk_sampled_logprobs"],
+) -> TopK | None:
     """One list of (token, logprob) for each position, likeliest first; None where nothing is."""
+    if not whole.HasField(name):
+        return None
+    message: pb.TopkLogprobs = getattr(whole, name)
     width = message.k
     if not (message.token_ids or message.logprobs or width * message.length):
         return None

@@ -1,6 +1,6 @@
 """The few ASGI moves that the hot paths make without a framework: read a body, send an answer."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "Send",
     "StatusNoted",
+    "announced",
     "body_there",
     "headers_of",
     "pairs_of",
@@ -51,7 +52,7 @@ class CallerLeft(Exception):  # noqa: N818 - an event, not an error
     """The caller hung up; there is nobody to answer."""
 
 
-def pairs_of(scope: Scope) -> Iterable[tuple[bytes, bytes]]:
+def pairs_of(scope: Scope) -> Sequence[tuple[bytes, bytes]]:
     """The request's headers as they came, names in lower case."""
     raw = scope["headers"]
     return raw if isinstance(raw, list | tuple) else ()
@@ -63,7 +64,7 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def body_there(scope: Scope) -> bytes | None:
-    """The request's body, if all of it has come and the server says so; nobody else gets it then."""
+    """The request's body, if all of it has come and the server tells; nobody else gets it then."""
     offered = scope.get("extensions")
     take = offered.get(BODY) if isinstance(offered, dict) else None
     return take() if take is not None else None
@@ -91,12 +92,12 @@ class StatusNoted:
         self._send = send
         self.status: int | None = None
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         """Pass a message on."""
         status = message.get("status")
         if isinstance(status, int):
             self.status = status
-        await self._send(message)
+        return self._send(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,10 @@ async def read_body(
     there: bytes | None = None,
 ) -> bytes:
     """Read the whole body, as `read_pieces` does, and join it here and now."""
-    return b"".join(await read_pieces(headers, receive, limits, hold, there=there))
+    if there is not None:
+        _fit(len(there), limits, hold)
+        return there
+    return b"".join(await read_pieces(headers, receive, limits, hold))
 
 
 async def read_pieces(
@@ -149,12 +153,7 @@ async def read_pieces(
         Overloaded: there is no room for it; where its length was announced, nothing of it was read.
         PayloadTooLarge: it says that it is, or turns out to be, longer than it may be.
     """
-    announced = headers.get("content-length", "") if there is None else str(len(there))
-    size = int(announced) if announced.isdigit() else 0
-    if size > limits.max_bytes:
-        raise too_large(size, limits.max_bytes)
-    if hold is not None:
-        hold.grow(size)
+    _fit(announced(headers) if there is None else len(there), limits, hold)
     if there is not None:
         return [there]
     chunks: list[bytes] = []
@@ -164,11 +163,22 @@ async def read_pieces(
         if chunk:
             chunks.append(chunk)
             size += len(chunk)
-        if size > limits.max_bytes:
-            raise too_large(size, limits.max_bytes)
-        if hold is not None:
-            hold.grow(size)
+        _fit(size, limits, hold)
     return chunks
+
+
+def announced(headers: Mapping[str, str]) -> int:
+    """How many bytes a body is said to have; 0 where that is not said."""
+    said = headers.get("content-length", "")
+    return int(said) if said.isdigit() else 0
+
+
+def _fit(size: int, limits: BodyLimits, hold: Hold | None) -> None:
+    """Make sure that so many bytes of a body are allowed, and that there is room for them."""
+    if size > limits.max_bytes:
+        raise too_large(size, limits.max_bytes)
+    if hold is not None:
+        hold.grow(size)
 
 
 async def _chunk(receive: Receive, seconds: float) -> tuple[bytes, bool]:

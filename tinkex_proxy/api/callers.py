@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
 
 import msgspec
 
 from tinkex_proxy.api.asgi import CallerLeft, Receive
 from tinkex_proxy.api.watch import Watch
 from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
-from tinkex_proxy.runtime.deadlines import alarm
+from tinkex_proxy.runtime.deadlines import book
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
@@ -60,13 +61,16 @@ def wishes_of(headers: Mapping[str, str], *, default_timeout_s: float | None) ->
         raise InvalidRequest(
             f"Idempotency-Key has {len(key)} characters; the limit is {MAX_KEY_LENGTH}."
         )
-    prefers = {p.strip().lower() for p in headers.get("prefer", "").split(",")}
     return Wishes(
         timeout_s=_seconds(headers.get("x-request-timeout"), default_timeout_s),
         idempotency_key=key,
-        respond_async="respond-async" in prefers,
+        respond_async="prefer" in headers and _prefers_async(headers["prefer"]),
         coalesce=coalesce_of(headers, default=True),
     )
+
+
+def _prefers_async(said: str) -> bool:
+    return "respond-async" in {one.strip().lower() for one in said.split(",")}
 
 
 def coalesce_of(headers: Mapping[str, str], *, default: bool) -> bool:
@@ -127,8 +131,8 @@ async def wait_for(
     left = False
     entry.waiters += 1
     try:
-        with Watch(receive):
-            await _end_of(entry.task, timeout_s)
+        with Watch(receive), _End(entry.task, timeout_s) as over:
+            await over
     except CallerLeft:
         left = True
     finally:
@@ -157,21 +161,37 @@ async def wait_for(
     )
 
 
-async def _end_of(task: "asyncio.Future[Answer]", timeout_s: float | None) -> None:
-    """Wait until a task has ended, whichever way, or the time is over.
+class _End:
+    """As a context, what can be awaited until a task has ended, whichever way, or time is over.
 
-    `asyncio.wait` does, and sets a timer of the event loop for each call.
+    `asyncio.wait` does that, and sets a timer of the event loop for each call.
     """
-    over = asyncio.get_running_loop().create_future()
 
-    def wake(_: object = None) -> None:
-        if not over.done():
-            over.set_result(None)
+    __slots__ = ("_over", "_seconds", "_task", "_timer")
 
-    task.add_done_callback(wake)
-    call_off = wake if timeout_s is None else alarm(timeout_s, wake)
-    try:
-        await over
-    finally:
-        task.remove_done_callback(wake)
-        call_off()
+    def __init__(self, task: "asyncio.Future[Answer]", seconds: float | None) -> None:
+        self._task = task
+        self._seconds = seconds
+
+    def __enter__(self) -> "asyncio.Future[None]":
+        """It is waited for."""
+        self._over = self._task.get_loop().create_future()
+        self._task.add_done_callback(self._wake)
+        self._timer = None if self._seconds is None else book(self._seconds, self, self._wake)
+        return self._over
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It is not any more."""
+        if not self._task.done():
+            self._task.remove_done_callback(self._wake)
+        if self._timer is not None:
+            self._timer.pop(self, None)
+
+    def _wake(self, _: object = None) -> None:
+        if not self._over.done():
+            self._over.set_result(None)

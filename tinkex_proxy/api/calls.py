@@ -5,8 +5,6 @@ and a rollout makes thousands of samples: no per-request framework work, one dec
 """
 
 import asyncio
-import contextlib
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,7 +51,7 @@ from tinkex_proxy.runtime.trace_context import recorded
 from tinkex_proxy.runtime.tracer import OFF, Tracer
 from tinkex_proxy.runtime.trainer import Ticket
 from tinkex_proxy.runtime.turns import Turn
-from tinkex_proxy.runtime.whose import Whose
+from tinkex_proxy.runtime.whose import Whose, fresh_id
 from tinkex_proxy.wire import plain
 from tinkex_proxy.wire.answer_json import encode_answer
 
@@ -167,22 +165,19 @@ class CallRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        with self._services.open:
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = secrets.token_hex(16)
+        request_id = fresh_id()
         extra = {"x-request-id": request_id}
-        path = str(scope["path"])
-        try:
-            answer = await self._answer(scope, receive, request_id, extra)
-        except CallerLeft:
-            self._note("info", "the caller hung up", scope, request_id)
-            return
-        except ProxyError as error:
-            answer = problem_answer(error, instance=path, request_id=request_id)
-            self._note("debug", "refused", scope, request_id, code=error.code)
-        await send_answer(send, answer, extra, whole=takes_answers(scope))
+        with self._services.open:
+            try:
+                answer = await self._answer(scope, receive, request_id, extra)
+            except CallerLeft:
+                self._note("info", "the caller hung up", scope, request_id)
+                return
+            except ProxyError as error:
+                path = str(scope["path"])
+                answer = problem_answer(error, instance=path, request_id=request_id)
+                self._note("debug", "refused", scope, request_id, code=error.code)
+            await send_answer(send, answer, extra, whole=takes_answers(scope))
 
     def _note(
         self, level: str, message: str, scope: Scope, request_id: str, **fields: object
@@ -235,14 +230,13 @@ class CallRoute:
             hold.count()
         limits, there = services.settings.body, body_there(scope)
         pieces = await read_pieces(headers, receive, limits, hold, there=there)
-        with contextlib.ExitStack() as leaving:
-            turn = None
-            if large := sum(map(len, pieces)) >= LARGE_BODY_BYTES:
-                turn = services.accounts.of(key_of(headers)).turns.join()
-                leaving.callback(turn.leave)  # what comes later may not overtake it
+        turn, begun = None, False
+        if large := sum(map(len, pieces)) >= LARGE_BODY_BYTES:
+            turn = services.accounts.of(key_of(headers)).turns.join()
+        try:
             keyed = wishes.idempotency_key is not None
             joining = partial(_joined, pieces, str(scope["method"]), path, keyed=keyed)
-            body, digest = await services.aside.copy(joining, large=large)
+            body, digest = await services.aside.copy(joining, large=True) if large else joining()
             # Nothing is awaited between this and the call's start: an idle account may be dropped.
             account = services.accounts.of(key_of(headers))
             if wishes.idempotency_key is not None:
@@ -263,9 +257,12 @@ class CallRoute:
                 digest=digest,
                 asked=AskedRecord(self._operation, path, params, wanted, body),
             )
-            leaving.pop_all()
-            _started(entry, account, ticket, hold)
-            return entry, ticket
+            begun = True
+        finally:
+            if turn is not None and not begun:
+                turn.leave()  # what comes later may not overtake a call; this will be none
+        _started(entry, account, ticket, hold)
+        return entry, ticket
 
     def _ticket(self, scope: Scope, wishes: Wishes, hold: Hold, place: Turn | None) -> Ticket:
         now = self._services.clock.now()
@@ -314,8 +311,10 @@ class CallRoute:
         code = "ok"
         try:
             result = await self._handler(asked)
-            encoding = partial(encode_answer, result)
-            body = await services.aside.do(encoding, large=asked.ticket.large)
+            if asked.ticket.large:
+                body = await services.aside.do(partial(encode_answer, result), large=True)
+            else:
+                body = encode_answer(result)
             answer = Answer(200, body, _headers(result))
         except ProxyError as error:
             code = error.code
@@ -351,13 +350,21 @@ def _joined(pieces: list[bytes], method: str, path: str, *, keyed: bool) -> tupl
 
 def _started(entry: Entry, account: Account, ticket: Ticket, hold: Hold) -> None:
     """Have what a call holds given up when it has ended, whether it came to begin or not."""
-    entry.task.add_done_callback(lambda _: ticket.leave())
-    account.serve(entry.task)
-    hold.until(entry.task)
+    account.begin(entry)
+    hold.hand_over()
+
+    def ended() -> None:
+        ticket.leave()
+        account.end(entry)
+        hold.give_up()
+
+    entry.at_end = ended
 
 
 def _params_of(scope: Scope) -> dict[str, str]:
     given = scope.get("path_params")
+    if not given:
+        return {}
     return {str(k): str(v) for k, v in given.items()} if isinstance(given, Mapping) else {}
 
 

@@ -29,6 +29,7 @@ from typing import Final
 import httptools
 import uvicorn
 from typing_extensions import override
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -65,6 +66,9 @@ class _HalfClosing(asyncio.Transport):
     Args:
         inner: the transport.
         loop: calls later.
+
+    Attributes:
+        parting: whether it is half-closed.
     """
 
     def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,16 +78,16 @@ class _HalfClosing(asyncio.Transport):
         self._soon = loop.call_soon
         self._head_is_next = False
         self._head: bytes | bytearray | memoryview | None = None
-        self._parting = False
+        self.parting = False
         self._heard = False
         self._looks = 0
         self._next_look: asyncio.TimerHandle | None = None
 
     @override
     def close(self) -> None:
-        if self._parting:
+        if self.parting:
             return
-        self._parting = True
+        self.parting = True
         self._flush()
         if self._inner.is_closing() or not self._inner.can_write_eof():
             self._inner.close()
@@ -113,7 +117,7 @@ class _HalfClosing(asyncio.Transport):
 
     @override
     def is_closing(self) -> bool:
-        return self._parting or self._inner.is_closing()
+        return self.parting or self._inner.is_closing()
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -178,10 +182,16 @@ class Connection(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.parting:
             self.transport.heard()
-        else:
-            super().data_received(data)
+            return
+        self._quiet_since = None
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade:
+            pass  # to nothing that we speak: it is answered as it is
 
     @override
     def on_message_begin(self) -> None:
@@ -225,14 +235,21 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     @override
+    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
+        """As uvicorn's own; the cycle itself strikes its task off the list."""
+        cycle.task = task = self.loop.create_task(cycle.run(app, self.tasks))
+        self.tasks.add(task)
+
+    @override
     def on_response_complete(self) -> None:
         """As uvicorn's own, with one timer for as long as the connection is idle now and then."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        if self.transport.parting:
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)  # type: ignore[arg-type]  # made above
             return
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:

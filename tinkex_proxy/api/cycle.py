@@ -11,9 +11,12 @@ So the scope has two extensions (`scope["extensions"]`), which whoever answers m
   and it has a body: its status and its request's method are none of those without.
 """
 
-from typing import Any, Final
+import asyncio
+from collections.abc import Coroutine
+from typing import Final, Literal, TypedDict
 
 from typing_extensions import override
+from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from tinkex_proxy.api.asgi import ANSWER, BODY
@@ -24,15 +27,28 @@ __all__ = ["Cycle"]
 _ALLOWED: Final = bytes({*range(256)} - {*range(32), 127} | {9, 10, 13})
 
 
+class _Answer(TypedDict):
+    type: Literal["tinkex.answer"]
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
 class Cycle(RequestResponseCycle):
-    """A request, and what it is answered."""
+    """A request, and what it is answered.
+
+    Attributes:
+        task: what answers it.
+    """
+
+    task: asyncio.Task[None]
 
     def offer(self) -> None:
         """Say in the scope what there is besides ASGI's own."""
-        offered: dict[str, Any] = {BODY: self.body_there}
+        offered: dict[str, object] = {BODY: self.body_there}
         if self.scope["method"] != "HEAD":
             offered[ANSWER] = {}
-        self.scope["extensions"] = offered
+        self.scope["extensions"] = offered  # type: ignore[typeddict-item]  # more than ASGI's own
 
     def body_there(self) -> bytes | None:
         """The body, if all of it is there and nobody has taken it; it is taken then."""
@@ -43,12 +59,25 @@ class Cycle(RequestResponseCycle):
         body, self.body = bytes(self.body), bytearray()
         return body
 
+    async def run(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
+        """Have it answered; at its end its task is no longer one of `tasks`.
+
+        A callback of the task would cost the event loop another turn of its own.
+        """
+        try:
+            await self.run_asgi(app)
+        finally:
+            tasks.discard(self.task)
+            del self.task, self.scope["extensions"]  # which hold what holds them
+
     @override
-    async def send(self, message: Any) -> None:
+    def send(self, message: ASGISendEvent | _Answer) -> Coroutine[None, None, None]:
         """Take a message of an answer, or all of it in one."""
-        if message["type"] != ANSWER:
-            await super().send(message)
-            return
+        if message["type"] == "tinkex.answer":
+            return self._answer(message)
+        return super().send(message)
+
+    async def _answer(self, message: _Answer) -> None:
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.disconnected:
@@ -65,7 +94,7 @@ class Cycle(RequestResponseCycle):
             self.transport.close()
         self.on_response()
 
-    def _head(self, message: Any, length: int) -> bytes:
+    def _head(self, message: _Answer, length: int) -> bytes:
         lines = [
             *map(b": ".join, self.default_headers),
             *map(b": ".join, message["headers"]),

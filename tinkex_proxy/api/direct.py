@@ -6,7 +6,7 @@ of a fixed path is found in a table. All else (the operators' routes, paths with
 methods and paths that there are not) goes to the framework, which has every route.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.routing import BaseRoute, Route
 
@@ -52,7 +52,7 @@ class Direct:
     def _measured(self, route: Route, path: str) -> ASGIApp:
         return route.app if self._measuring is None else self._measuring(route.app, path)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
         app = self._found.get((scope.get("method"), scope.get("path")), self._app)
-        await app(scope, receive, send)
+        return app(scope, receive, send)

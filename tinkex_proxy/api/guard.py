@@ -31,6 +31,9 @@ _LOOKED_AT: Final = {
     b"sec-fetch-dest": 3,
     ACTION_HEADER.encode(): 4,
 }
+_BROWSERS: Final = frozenset(_LOOKED_AT) - {b"host"}
+# Forms of our names that are known at a glance; who sends yet another is looked at more closely.
+MAX_REMEMBERED: Final = 64
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 # Methods that change nothing.
 LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -55,11 +58,12 @@ class Guard:
 
     def reconfigure(self, allowed_hosts: Iterable[str]) -> None:
         """Answer to these further names from the next request on."""
+        self._ours: set[bytes] = set()
         self._names = {*_LOOPBACK_NAMES, self._bind_host, *(h.lower() for h in allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not self._is_known(scope):
             error = self._refusal(scope)
             if error is not None:
                 request_id = uuid.uuid4().hex
@@ -67,6 +71,13 @@ class Guard:
                 await send_answer(send, answer, {"x-request-id": request_id, "connection": "close"})
                 return
         await self._app(scope, receive, send)
+
+    def _is_known(self, scope: Scope) -> bool:
+        """Whether a program asks, by a name that was found to be ours before; as nearly always."""
+        pairs = pairs_of(scope)
+        named = dict(pairs)
+        once = len(named) == len(pairs)
+        return once and named.get(b"host") in self._ours and _BROWSERS.isdisjoint(named)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
         hosts, origins, sites, wanted, acts = found = _nothing()
@@ -80,8 +91,9 @@ class Guard:
                 f"This proxy does not answer to {said}. Use localhost, or add the name to "
                 "server.allowed_hosts."
             )
-        if not (origins or sites or wanted):
-            return None  # no browser
+        if not (origins or sites or wanted):  # no browser
+            self._remember(scope)
+            return None
         own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
         foreign = [origin for origin in origins if origin.lower() not in own]
         # A link on another site that a person follows to a page of ours is no script's request.
@@ -94,6 +106,10 @@ class Guard:
                 f"A browser has to send the header {ACTION_HEADER} with what changes something."
             )
         return None
+
+    def _remember(self, scope: Scope) -> None:
+        if len(self._ours) < MAX_REMEMBERED:
+            self._ours.update(value for name, value in pairs_of(scope) if name == b"host")
 
     def _is_ours(self, host: str) -> bool:
         name = host.rpartition(":")[0] if _has_port(host) else host

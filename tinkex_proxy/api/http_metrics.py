@@ -88,7 +88,7 @@ def instrument(
     """
     counter = _Counter(counted, on_request)
     app.add_middleware(_Measured, registry=registry, counter=counter, templates=_paths(app))
-    return partial(_Route, counter)
+    return partial(_Timed, counter)
 
 
 def _paths(app: FastAPI) -> dict[int, str]:
@@ -107,24 +107,6 @@ class _Counter:
         self._counted = counted
         self._on_request = on_request
 
-    async def timed(
-        self,
-        app: ASGIApp,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        handler: Callable[[Scope], str],
-    ) -> None:
-        """Have a request answered, and count it by what answers it."""
-        began, noted = time.perf_counter(), StatusNoted(send)
-        try:
-            await app(scope, receive, noted)
-        except Exception:
-            noted.status = noted.status or 500
-            raise
-        finally:
-            self.ended(scope, handler(scope), noted.status, time.perf_counter() - began)
-
     def ended(self, scope: Scope, handler: str, status: int | None, seconds: float) -> None:
         """Count one; `status` is None where there was no answer, and its caller has left."""
         path, method = scope["path"], str(scope["method"])
@@ -132,25 +114,41 @@ class _Counter:
             handler = str(path)
         method = method if method in METHODS else "other"
         told = "none" if status is None else class_of(status)
-        self._counted.count(handler, method, told, seconds, trace_id=recorded(place_of(scope)))
+        trace = place_of(scope)
+        trace_id = None if trace is None else recorded(trace)
+        self._counted.count(handler, method, told, seconds, trace_id=trace_id)
         if status is not None and handler.startswith(CALLERS) and handler not in _WAITING:
             self._on_request(status, seconds)
 
 
-class _Route:
-    """Measures the requests to one route of a caller's."""
+class _Timed:
+    """Measures the requests to what callers use.
 
-    def __init__(self, counter: _Counter, app: ASGIApp, path: str) -> None:
+    Args:
+        counter: counts them.
+        app: answers them.
+        handler: gives the template of the route that answered; or that of the only one.
+    """
+
+    def __init__(
+        self, counter: _Counter, app: ASGIApp, handler: str | Callable[[Scope], str]
+    ) -> None:
         self._counter = counter
         self._app = app
-        self._path = path
+        self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        await self._counter.timed(self._app, scope, receive, send, self._handler)
-
-    def _handler(self, _: Scope) -> str:
-        return self._path
+        """Answer one request, and count it by what answers it."""
+        began, noted = time.perf_counter(), StatusNoted(send)
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            noted.status = noted.status or 500
+            raise
+        finally:
+            found = self._handler
+            handler = found if isinstance(found, str) else found(scope)
+            self._counter.ended(scope, handler, noted.status, time.perf_counter() - began)
 
 
 class _Measured:
@@ -164,9 +162,9 @@ class _Measured:
         counter: _Counter,
         templates: dict[int, str],
     ) -> None:
-        self._app = app
         self._counter = counter
         self._templates = templates
+        self._callers = _Timed(counter, app, self._handler)
         self._others: ASGIApp = PrometheusInstrumentatorMiddleware(
             app,
             registry=registry,
@@ -182,7 +180,7 @@ class _Measured:
         if scope["type"] != "http" or not str(scope["path"]).startswith(CALLERS):
             await self._others(scope, receive, send)
             return
-        await self._counter.timed(self._app, scope, receive, send, self._handler)
+        await self._callers(scope, receive, send)
 
     def _handler(self, scope: Scope) -> str:
         return self._templates.get(id(scope.get("endpoint")), _UNROUTED)

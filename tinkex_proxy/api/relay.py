@@ -5,7 +5,7 @@ the answer comes back the same way, in the pieces it arrives in; long polls are 
 proxy has to see an answer (`Seen`), that one is asked for uncompressed and read whole.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -17,10 +17,10 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
+    announced,
     body_there,
     pairs_of,
     read_body,
-    too_large,
 )
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.runtime.intake import Hold
@@ -29,7 +29,7 @@ from tinkex_proxy.runtime.transport import Passed, Passing, encoded
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 from tinkex_proxy.runtime.whose import Whose
 
-__all__ = ["Seen", "passing_of", "placed", "relay"]
+__all__ = ["Seen", "body_of", "passing_of", "placed", "relay"]
 
 # Bodies up to this size are read before they are sent; longer ones go up as they come.
 WHOLE_BYTES = 1024 * 1024
@@ -61,7 +61,7 @@ _TRACING = frozenset(name.encode() for name in NAMES)
 Seen = Callable[[bytes], bytes]
 
 
-async def relay(
+async def relay(  # noqa: PLR0913 - what a relayed request is made of
     upstream: Upstream,
     operation: Operation,
     passing: Passing,
@@ -97,7 +97,7 @@ async def relay(
             if seen is not None:
                 passed = await _shown(passed, seen)
             if whole and passed.status not in _BODILESS:
-                await send(await _answer(passed))
+                await send(_answer(passed))
             else:
                 await _pass_back(passed, send)
             return
@@ -113,32 +113,21 @@ async def relay(
         raise
 
 
-async def passing_of(  # noqa: PLR0913 - what a request is made of
+async def body_of(
     scope: Scope,
     headers: Mapping[str, str],
     receive: Receive,
-    *,
     limits: BodyLimits,
-    timeout_s: float,
-    body: bytes | None = None,
-    hold: Hold | None = None,
-    short: bool = False,
-    whose: Whose | None = None,
-    route: str | None = None,
-) -> Passing:
-    """The request to pass on.
+    hold: Hold,
+) -> bytes | AsyncIterator[bytes]:
+    """A request's body, to be passed on: whole if it is short, else as it comes.
 
     Args:
         scope: what it came as.
         headers: its headers by name.
         receive: gives its body.
         limits: what the body may be.
-        timeout_s: how long the head of an answer is waited for.
-        body: its body, where that has been read.
         hold: what the request holds: its body, or of a longer one what is on its way.
-        short: whether the answer is known to be.
-        whose: what it is, in logs, and its place in a trace.
-        route: its path, from a set that callers cannot make grow.
 
     Raises:
         BodyStalled: nothing of the body came for too long.
@@ -146,23 +135,37 @@ async def passing_of(  # noqa: PLR0913 - what a request is made of
         Overloaded: there is no room for it.
         PayloadTooLarge: it is longer than it may be.
     """
-    announced = headers.get("content-length", "")
-    size = int(announced) if announced.isdigit() else 0
-    if size > limits.max_bytes:
-        raise too_large(size, limits.max_bytes)
-    whole: bytes | AsyncIterator[bytes]
-    if body is not None:
-        whole = body
-    elif size > WHOLE_BYTES:
-        if hold is not None:
-            hold.grow(WHOLE_BYTES)
-        whole = _pieces(receive)
-    else:
-        whole = await read_body(headers, receive, limits, hold, there=body_there(scope))
-    named = _end_to_end(scope, keep_length=not isinstance(whole, bytes))
+    size = announced(headers)
+    if size <= WHOLE_BYTES or size > limits.max_bytes:
+        return await read_body(headers, receive, limits, hold, there=body_there(scope))
+    hold.grow(WHOLE_BYTES)
+    return _pieces(receive)
+
+
+def passing_of(
+    scope: Scope,
+    body: bytes | AsyncIterator[bytes],
+    *,
+    timeout_s: float,
+    short: bool,
+    whose: Whose,
+    route: str,
+) -> Passing:
+    """The request to pass on.
+
+    Args:
+        scope: what it came as.
+        body: its body.
+        timeout_s: how long the head of an answer is waited for.
+        short: whether the answer is known to be.
+        whose: what it is, in logs, and its place in a trace.
+        route: its path, from a set that callers cannot make grow.
+    """
+    # Without a length of its caller's, the client sets it from the body that it is given.
+    dropped = _NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
+    named = [pair for pair in _without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
     method, target = str(scope["method"]), _target(scope)
-    trace, calls = (None, ()) if whose is None else (whose.trace, (whose,))
-    return Passing(method, target, named, whole, timeout_s, short, trace, calls, route)
+    return Passing(method, target, named, body, timeout_s, short, whose.trace, (whose,), route)
 
 
 def placed(passing: Passing, trace: TraceContext) -> Passing:
@@ -180,10 +183,9 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
     return Passed(passed.status, [*headers, (b"content-length", b"%d" % len(whole))], whole)
 
 
-async def _answer(passed: Passed) -> Message:
-    """All of an answer in one message."""
-    headers = _without(passed.headers, _NOT_BACK_WHOLE)
-    body = passed.body if isinstance(passed.body, bytes) else await passed.whole()
+def _answer(passed: Passed) -> Message:
+    """All of an answer, which is there whole, in one message."""
+    headers, body = _without(passed.headers, _NOT_BACK_WHOLE), passed.body
     return {"type": ANSWER, "status": passed.status, "headers": headers, "body": body}
 
 
@@ -207,19 +209,16 @@ def _target(scope: Scope) -> str:
     return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
 
 
-def _end_to_end(scope: Scope, *, keep_length: bool) -> list[tuple[bytes, bytes]]:
-    # Without a length of its caller's, the client sets it from the body that it is given.
-    kept = _without(pairs_of(scope), _HOP_BY_HOP if keep_length else _NOT_UP)
-    return [pair for pair in kept if not pair[0].startswith(b"x-tinkex-")]
-
-
 def _without(
-    headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes]
+    headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes]
 ) -> list[tuple[bytes, bytes]]:
     """Headers without some, and without those that `Connection` names."""
-    for name, value in headers:
-        if name == b"connection":
-            dropped |= {token.strip() for token in value.lower().split(b",")}
+    named = dict(headers)
+    plain = named.get(b"connection", b"keep-alive") == b"keep-alive"
+    if not plain or len(named) < len(headers):
+        for name, value in headers:
+            if name == b"connection":
+                dropped |= {token.strip() for token in value.lower().split(b",")}
     return [pair for pair in headers if pair[0] not in dropped]
 
 

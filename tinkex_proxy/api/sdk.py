@@ -8,10 +8,9 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 """
 
 import asyncio
-import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -32,13 +31,13 @@ from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
 from tinkex_proxy.api.http_metrics import SDK_CALLS
-from tinkex_proxy.api.relay import Seen, passing_of, placed, relay
+from tinkex_proxy.api.relay import Seen, body_of, passing_of, placed, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.api.server_timing import HEADER, server_timing
-from tinkex_proxy.api.traced import trace_named, trace_of
+from tinkex_proxy.api.traced import trace_of
 from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
@@ -56,10 +55,10 @@ from tinkex_proxy.runtime.events import CallEnded, CallTimed, Note
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
-from tinkex_proxy.runtime.trace_context import recorded
+from tinkex_proxy.runtime.trace_context import TraceContext, recorded
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
-from tinkex_proxy.runtime.whose import Whose
+from tinkex_proxy.runtime.whose import Whose, fresh_id
 
 __all__ = ["SdkRoute", "SdkRouteSettings", "operation_of", "sdk_routes"]
 
@@ -82,6 +81,8 @@ _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
 UNCOUNTED_BYTES = 64 * 1024
+# Paths that are remembered with what they are: callers can ask for any.
+KINDS_KEPT = 256
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -101,12 +102,37 @@ class SdkRouteSettings:
     request_timeout_s: float
 
 
-class _Incoming(msgspec.Struct, frozen=True):
-    """A request that has come: its call, itself, and its body uncompressed where that is needed."""
+class _Kind(msgspec.Struct, frozen=True):
+    """What a request is, by its method and path.
 
+    Attributes:
+        operation: how it is judged and refused.
+        told: its operation in metrics and logs.
+        name: its call, below `/api/v1/`.
+        route: its path, from a set that callers cannot make grow.
+        short: whether its answer is known to be.
+        waits: whether it only waits for something, and is never shed.
+    """
+
+    operation: Operation
+    told: str
     name: str
-    passing: Passing
-    body: bytes | None
+    route: str
+    short: bool
+    waits: bool
+
+
+@lru_cache(maxsize=KINDS_KEPT)
+def _kind_of(method: str, path: str) -> _Kind:
+    operation, name = operation_of(method, path), path.removeprefix(_BASE)
+    return _Kind(
+        operation,
+        f"sdk_{operation.value}",
+        name,
+        path if name in SDK_CALLS else SDK_ROUTE,
+        operation in _ANSWERED_SHORTLY and name in SDK_CALLS,
+        operation in _NEVER_SHED,
+    )
 
 
 def operation_of(method: str, path: str) -> Operation:
@@ -132,17 +158,24 @@ class _Sending:
         request_id: names the request; an answer of ours to one that was refused says it.
         begun: whether one has.
         timed: what is told of the time of a call that is relayed; None until one is.
+        account: of its caller, once that is known.
     """
 
     def __init__(self, send: Send, clock: Clock, *, whole: bool) -> None:
         self._send = send
         self._clock = clock
         self.whole = whole
-        self.request_id = secrets.token_hex(16)
+        self.request_id = fresh_id()
         self.begun = False
         self.timed: Timed | None = None
+        self.account: Account | None = None
 
-    async def __call__(self, message: Message) -> None:
+    def has_begun(self) -> bool:
+        """Whether an answer has."""
+        return self.begun
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Take a message of an answer, and see to it that it is sent."""
         if not self.begun and self.timed is not None:
             line = self.timed.timeline
             line.enter(Part.DOWNLOAD, self._clock.now())
@@ -150,7 +183,7 @@ class _Sending:
             if isinstance(headers, list):
                 headers.append((HEADER.encode(), server_timing(line).encode()))
         self.begun = True
-        await self._send(message)
+        return self._send(message)
 
 
 class SdkRoute:
@@ -177,18 +210,16 @@ class SdkRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        operation = operation_of(str(scope["method"]), str(scope["path"]))
+        kind = _kind_of(str(scope["method"]), str(scope["path"]))
         services = self._services
         # The end waits for what was taken on; polls can be put to whoever comes after us.
-        counted = services.polls if operation is Operation.POLL else services.open
+        counted = services.polls if kind.operation is Operation.POLL else services.open
         with counted:
             sending = _Sending(send, services.clock, whole=takes_answers(scope))
-            await self._serve(operation, scope, receive, sending)
+            await self._serve(kind, scope, receive, sending)
 
-    async def _serve(
-        self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
-    ) -> None:
-        services = self._services
+    async def _serve(self, kind: _Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
+        services, operation = self._services, kind.operation
         began, code = services.clock.now(), "ok"
         try:
             if services.draining and operation in {Operation.SUBMIT, Operation.QUERY}:
@@ -197,7 +228,7 @@ class SdkRoute:
                 )
             if scope["method"] in _NOT_RELAYED:
                 raise MethodNotAllowed(f"{scope['method']} is not passed on.")
-            await self._answer(operation, scope, receive, send)
+            await self._answer(kind, scope, receive, send)
         except CallerLeft:
             code = _LEFT
         except asyncio.CancelledError:
@@ -213,107 +244,102 @@ class SdkRoute:
                 answer = await self._held(None, error.detail, error.retry_after_s)
             await send_answer(send, answer, {"x-request-id": send.request_id})
         finally:
-            self._tell(f"sdk_{operation.value}", code, began, send, scope)
+            self._tell(kind.told, code, began, send, trace_of(scope))
 
-    def _tell(self, named: str, code: str, began: float, send: _Sending, scope: Scope) -> None:
-        """Tell how a request ended, and where its time went if it was relayed."""
+    def _tell(
+        self, named: str, code: str, began: float, send: _Sending, trace: TraceContext | None
+    ) -> None:
+        """A request has ended: tell how, and where its time went if it was relayed."""
         now, hub, timed = self._services.clock.now(), self._services.hub, send.timed
-        hub.tell(CallEnded(named, code, now - began, recorded(trace_of(scope))))
+        if send.account is not None:
+            send.account.end(send)
+        trace_id = None if trace is None else recorded(trace)
+        hub.tell(CallEnded(named, code, now - began, trace_id))
         if timed is not None:
             timed.timeline.end(now)
             hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
         elif code != "ok":
             said = "the caller hung up" if code == _LEFT else "refused"
             fields = {"operation": named, "request_id": send.request_id, "code": code}
-            hub.tell(Note("debug", said, fields={**fields, **trace_named(scope)}))
+            traced = {} if trace is None else {"trace_id": trace.trace_id}
+            hub.tell(Note("debug", said, fields={**fields, **traced}))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         hold = self._services.intake.hold(account.key_id, owed=True)
         return self._lanes.revive(account, call, asked, hold)
 
-    async def _answer(
-        self, operation: Operation, scope: Scope, receive: Receive, send: _Sending
-    ) -> None:
-        headers = headers_of(scope)
-        accounts, light = self._services.accounts, _is_light(operation, headers)
-        owner = accounts.key_id_of(key_of(headers))
-        with self._services.intake.hold(owner, exempt=light) as hold:
-            trace = self._services.tracer.below(trace_of(scope))
+    async def _answer(self, kind: _Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
+        services, headers = self._services, headers_of(scope)
+        accounts, key, trace = services.accounts, key_of(headers), trace_of(scope)
+        owner = accounts.key_id_of(key)
+        with services.intake.hold(owner, exempt=kind.waits and _is_light(headers)) as hold:
+            if trace is not None:
+                trace = services.tracer.below(trace)
             whose = Whose(send.request_id, owner, trace)
-            incoming = await self._received(operation, scope, headers, receive, hold, whose)
-            arrived = self._services.clock.now()
-            account = accounts.of(key_of(headers))
-            if (this := asyncio.current_task()) is not None:
-                account.serve(this)  # busy: it must not be dropped while this call is under way
+            body, opened = await self._received(kind, scope, headers, receive, hold)
+            arrived = services.clock.now()
+            account = accounts.of(key)
+            send.account = account
+            account.begin(send)  # busy: it must not be dropped while this call is under way
             seen: Seen | None = None
-            if incoming.body is not None:
-                request = Request(
-                    incoming.name, headers, incoming.body, account, hold, arrived, trace
-                )
+            if opened is not None:
+                request = Request(kind.name, headers, opened, account, hold, arrived, trace)
                 answer = await self._over_lanes(request, receive)
                 if answer is not None:
                     await send_answer(send, answer, {}, whole=send.whole)
                     return
-                longest = self._services.settings.body.max_bytes
+                longest = services.settings.body.max_bytes
                 seen = seen_of(request.name, account, request.body, max_body_bytes=longest)
             hold.count()
-            awaited = Part.COMPUTE if operation in _ANSWERED_LATE else Part.UPLOAD
+            awaited = Part.COMPUTE if kind.operation in _ANSWERED_LATE else Part.UPLOAD
             timeline = Timeline(arrived)
-            timeline.enter(awaited, self._services.clock.now())
-            send.timed = Timed(f"sdk_{operation.value}", timeline, whose)
-            passing = incoming.passing
-            place = self._services.tracer.below(trace)
-            if place is not None and place is not trace:  # else it goes as it came
-                passing = placed(passing, place)
-            await self._relay(operation, account, passing, receive, send, seen)
+            timeline.enter(awaited, services.clock.now())
+            send.timed = Timed(kind.told, timeline, whose)
+            timeout_s = self._settings.request_timeout_s
+            passing = passing_of(
+                scope,
+                body,
+                timeout_s=POLL_TIMEOUT_S if kind.operation is Operation.POLL else timeout_s,
+                short=kind.short,
+                whose=whose,
+                route=kind.route,
+            )
+            if trace is not None:
+                place = services.tracer.below(trace)
+                if place is not None and place is not trace:  # else it goes as it came
+                    passing = placed(passing, place)
+            await self._relay(kind.operation, account, passing, receive, send, seen)
 
     async def _received(
         self,
-        operation: Operation,
+        kind: _Kind,
         scope: Scope,
         headers: Mapping[str, str],
         receive: Receive,
         hold: Hold,
-        whose: Whose,
-    ) -> _Incoming:
-        """Read what there is to read, within what the call may hold."""
-        name = str(scope["path"]).removeprefix(_BASE)
-        limits = self._services.settings.body
-        if not (self._settings.lanes and name in LANE_CALLS):
+    ) -> tuple[bytes | AsyncIterator[bytes], bytes | None]:
+        """The body, within what the call may hold; also uncompressed where it has to be seen."""
+        name, limits = kind.name, self._services.settings.body
+        lanes = self._settings.lanes
+        if not (lanes and name in LANE_CALLS):
             hold.count()  # what is for a lane may be a repetition, and has to be read first
-        body = whole = None
-        if self._looks_at(scope, name):
-            there = body_there(scope)
-            pieces = await read_pieces(headers, receive, limits, hold, there=there)
-            most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
-            body, whole = await self._services.aside.copy(
-                partial(_opened, headers, pieces, most),
-                large=sum(map(len, pieces)) >= LARGE_BODY_BYTES,
-            )
-            if whole is not body:
-                hold.add(len(whole))
-        passing = await passing_of(
-            scope,
-            headers,
-            receive,
-            limits=limits,
-            timeout_s=self._timeout_s(operation),
-            body=body,
-            hold=hold,
-            short=operation in _ANSWERED_SHORTLY and name in SDK_CALLS,
-            whose=whose,
-            route=_route_of(str(scope["path"])),
+        if not (lanes and self._looks_at(scope, name)):
+            return await body_of(scope, headers, receive, limits, hold), None
+        there = body_there(scope)
+        pieces = await read_pieces(headers, receive, limits, hold, there=there)
+        most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
+        body, whole = await self._services.aside.copy(
+            partial(_opened, headers, pieces, most),
+            large=sum(map(len, pieces)) >= LARGE_BODY_BYTES,
         )
-        return _Incoming(name, passing, whole)
+        if whole is not body:
+            hold.add(len(whole))
+        return body, whole
 
-    def _looks_at(self, scope: Scope, name: str) -> bool:
+    @staticmethod
+    def _looks_at(scope: Scope, name: str) -> bool:
         """Whether a call joins a lane, or has to be seen for the lanes' sake."""
-        if not self._settings.lanes or scope["method"] != "POST":
-            return False
-        return name in LANE_CALLS or name in _LOOKED_AT
-
-    def _timeout_s(self, operation: Operation) -> float:
-        return POLL_TIMEOUT_S if operation is Operation.POLL else self._settings.request_timeout_s
+        return scope["method"] == "POST" and (name in LANE_CALLS or name in _LOOKED_AT)
 
     async def _over_lanes(self, request: Request, receive: Receive) -> Answer | None:
         """The answer to a call that concerns a lane; None to one that is relayed."""
@@ -338,34 +364,30 @@ class SdkRoute:
     ) -> None:
         """Pass a request on and its answer back, for as long as its caller stays."""
         heard = receive if isinstance(passing.body, bytes) else None  # else it is being received
-        released = self._services.released if operation is Operation.POLL else None
+        polls = operation is Operation.POLL
         try:
-            with Watch(heard, released, lambda: send.begun):
-                await self._relay_or_hold(account, operation, passing, send, seen)
+            with Watch(heard, self._services.released if polls else None, send.has_begun):
+                if polls:
+                    await self._relay_or_hold(account, passing, send, seen)
+                else:
+                    upstream, whole = account.upstream, send.whole
+                    await relay(upstream, operation, passing, send, seen=seen, whole=whole)
+        except Unanswered as silence:
+            raise CircuitOpen(_unanswered(silence), retry_after_s=1.0) from None
         except Released:
             await send_answer(send, try_again(_request_id(passing.body), "active", None), {})
 
     async def _relay_or_hold(
-        self,
-        account: Account,
-        operation: Operation,
-        passing: Passing,
-        send: _Sending,
-        seen: Seen | None,
+        self, account: Account, passing: Passing, send: _Sending, seen: Seen | None
     ) -> None:
-        """Relay, or hold a poll that cannot be sent now and tell it to come again."""
+        """Relay a poll, or hold one that cannot be sent now and tell it to come again."""
         try:
-            pause = self._pause if operation is Operation.POLL else None
-            upstream, whole = account.upstream, send.whole
-            await relay(upstream, operation, passing, send, seen=seen, pause=pause, whole=whole)
+            upstream, pause = account.upstream, self._pause
+            await relay(upstream, Operation.POLL, passing, send, seen=seen, pause=pause)
         except CircuitOpen as error:
-            if operation is not Operation.POLL:
-                raise
             reason, seconds = error.detail, error.retry_after_s
         except Unanswered as silence:
-            reason, seconds = f"The upstream did not answer ({silence.detail}).", 2.0
-            if operation is not Operation.POLL:
-                raise CircuitOpen(reason, retry_after_s=1.0) from None
+            reason, seconds = _unanswered(silence), 2.0
         else:
             return
         await send_answer(send, await self._held(passing.body, reason, seconds), {})
@@ -380,6 +402,10 @@ class SdkRoute:
         return try_again(_request_id(body), "paused_capacity", reason)
 
 
+def _unanswered(silence: Unanswered) -> str:
+    return f"The upstream did not answer ({silence.detail})."
+
+
 def _opened(headers: Mapping[str, str], pieces: list[bytes], most: int) -> tuple[bytes, bytes]:
     """A body as it came, and as it was before it was compressed; the pieces are gone then."""
     body = b"".join(pieces)
@@ -387,9 +413,9 @@ def _opened(headers: Mapping[str, str], pieces: list[bytes], most: int) -> tuple
     return body, inflated(headers, body, most)
 
 
-def _is_light(operation: Operation, headers: Mapping[str, str]) -> bool:
-    """Whether a request is neither shed nor counted."""
-    if operation not in _NEVER_SHED or "transfer-encoding" in headers:
+def _is_light(headers: Mapping[str, str]) -> bool:
+    """Whether a request is known to be short."""
+    if "transfer-encoding" in headers:
         return False
     announced = headers.get("content-length", "0")
     return announced.isdigit() and int(announced) <= UNCOUNTED_BYTES
@@ -412,9 +438,9 @@ def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
 
 
 def _only_waits(path: str) -> bool:
-    return operation_of("POST", path) in _NEVER_SHED
+    return _kind_of("POST", path).waits
 
 
 def _route_of(path: str) -> str:
     """A call's route; callers can ask for any path, so only those that SDKs have are told apart."""
-    return path if path.removeprefix(_BASE) in SDK_CALLS else SDK_ROUTE
+    return _kind_of("POST", path).route

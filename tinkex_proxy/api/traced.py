@@ -4,7 +4,7 @@ In front of the routes that callers use; who watches the proxy (`/metrics`, `/he
 traced.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, StatusNoted, pairs_of
 from tinkex_proxy.runtime.clock import Clock
@@ -25,7 +25,10 @@ def trace_of(scope: Scope) -> TraceContext | None:
 
 def place_of(scope: Scope) -> TraceContext | None:
     """The same, read from the headers where no traced route has read them."""
-    return trace_of(scope) if _KEY in scope else context_of(pairs_of(scope))
+    found = scope.get(_KEY, scope)
+    if found is None or isinstance(found, TraceContext):
+        return found
+    return context_of(pairs_of(scope))
 
 
 def trace_named(scope: Scope) -> dict[str, str]:
@@ -64,13 +67,21 @@ class Traced:
         self._clock = clock
         self._hub = hub
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        begins = self._tracer.on and not self._waits(str(scope["path"]))
+        if not self._tracer.on:
+            scope[_KEY] = context_of(pairs_of(scope))
+            return self._app(scope, receive, send)
+        begins = not self._waits(str(scope["path"]))
         scope[_KEY] = trace = self._tracer.arrived(pairs_of(scope), begins=begins)
-        if trace is None or not trace.sampled or not self._tracer.on:
-            await self._app(scope, receive, send)
-            return
+        if trace is None or not trace.sampled:
+            return self._app(scope, receive, send)
+        return self._recorded(scope, receive, send, trace)
+
+    async def _recorded(
+        self, scope: Scope, receive: Receive, send: Send, trace: TraceContext
+    ) -> None:
+        """Answer one request, and tell of it."""
         began, noted = self._clock.now(), StatusNoted(send)
         try:
             await self._app(scope, receive, noted)

@@ -59,7 +59,7 @@ class Watch(Endable):
     @override
     def __enter__(self) -> Self:
         """Watch, in a moment."""
-        self._call_off = deadlines().add(AFTER_S, self._begin)
+        self._booked = deadlines().book(AFTER_S, self, self._begin)
         return super().__enter__()
 
     @override
@@ -70,7 +70,7 @@ class Watch(Endable):
         trace: TracebackType | None,
     ) -> None:
         """Watch no more, and say why it ended if that was our doing."""
-        self._call_off()
+        self._booked.pop(self, None)
         for watcher in self._watchers:
             watcher.cancel()
         super().__exit__(kind, error, trace)

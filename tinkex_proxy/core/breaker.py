@@ -35,6 +35,7 @@ from tinkex_proxy.core.trip import Trip, TripSettings
 from tinkex_proxy.core.window import Counts
 
 __all__ = [
+    "REFUSING",
     "TRANSITIONS",
     "Circuit",
     "Force",
@@ -102,7 +103,8 @@ class Refusal:
     retry_after_s: float
 
 
-_REFUSING: Final = (State.OPEN, State.FORCED_OPEN)
+# No set: an enumeration's hash is worked out in Python.
+REFUSING: Final = (State.OPEN, State.FORCED_OPEN)
 
 
 class Gate:
@@ -193,7 +195,7 @@ class Gate:
         Forced open until somebody resets it, it is the first time open: nobody knows better.
         """
         self.tick(now)
-        if self._state not in _REFUSING:
+        if self._state not in REFUSING:
             return 0.0
         return self.settings.open_for_s if self._due == math.inf else self._due - now
 
@@ -201,7 +203,7 @@ class Gate:
         """Ask to send one request."""
         if now >= self._due:
             self.tick(now)
-        if self._state in _REFUSING:
+        if self._state in REFUSING:
             return Refusal(self.retry_after_s(now))
         self._permits += 1
         if self._state is not State.HALF_OPEN:
@@ -240,7 +242,7 @@ class Gate:
         if permit.is_probe:
             self._probed(ok=ok, now=now, draw=draw)
         else:
-            slow = timed and self._trip.is_slow(now - permit.at)
+            slow = timed and self._trip.minds_slow and self._trip.is_slow(now - permit.at)
             self._called(ok=ok, slow=slow, now=now)
         return Verdict.COUNTED
 

@@ -65,9 +65,11 @@ class RetryBudget:
     def _pass(self, now: float) -> None:
         """Empty the slots that time has passed over since the newest one."""
         newest = int(now // self._slot_s)
+        if newest <= self._newest:
+            return
         for number in range(max(self._newest + 1, newest - SLOTS), newest + 1):
             slot = self._slots[number % (SLOTS + 1)]
             self._requests -= slot[0]
             self._repetitions -= slot[1]
             slot[:] = (0, 0)
-        self._newest = max(self._newest, newest)
+        self._newest = newest

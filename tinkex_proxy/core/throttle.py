@@ -53,7 +53,9 @@ class Throttle:
 
     def may_go(self, now: float) -> bool:
         """Whether one more may go."""
-        return self.held_until(now) is None and self._out < self.limit
+        if self._not_before is not None and now < self._not_before:
+            return False
+        return self._out + 1 <= self._limit or not self._out
 
     def went(self) -> None:
         """One has gone."""
@@ -63,9 +65,12 @@ class Throttle:
         """One that had gone was answered, or will not be."""
         self._out -= 1
 
-    def admitted(self) -> None:
-        """The upstream took one."""
+    def admitted(self) -> bool:
+        """The upstream took one; whether more may be out at once for it."""
+        if self._limit >= self._most:
+            return False
         self._limit = min(float(self._most), self._limit + 1 / self._limit)
+        return True
 
     def refused(self, *, sent_at: float, now: float, wait_s: float) -> None:
         """The upstream asked to slow down.

@@ -47,10 +47,15 @@ class TripSettings:
 
 
 class Trip:
-    """The rules of one circuit, and the window they look at."""
+    """The rules of one circuit, and the window they look at.
+
+    Attributes:
+        minds_slow: whether slow calls count at all.
+    """
 
     def __init__(self, settings: TripSettings) -> None:
         self._settings = settings
+        self.minds_slow = settings.slow_s is not None
         self._window = Window(settings.window_s)
         self._rates = settings.failure_rate is not None or settings.slow_s is not None
         self._baseline = self._new_baseline()
@@ -58,6 +63,7 @@ class Trip:
     def reconfigure(self, settings: TripSettings) -> None:
         """Take other rules; the window's counts stay if it is as long as before."""
         before, self._settings = self._settings, settings
+        self.minds_slow = settings.slow_s is not None
         self._rates = settings.failure_rate is not None or settings.slow_s is not None
         if settings.window_s != before.window_s:
             self._window = Window(settings.window_s)

@@ -267,6 +267,12 @@ class Account:
         for model_id in dead[: max(0, len(dead) - MAX_DEAD)]:
             del self.models[model_id]
 
+    def known_sampler(self, kind: str, name: str) -> Sampler | None:
+        """The same, if it is there and nothing else has to be asked first."""
+        if not self.learned or self.session.current != self._session_id:
+            return None
+        return self._samplers.get((kind, name))
+
     async def sampler(self, kind: str, name: str) -> Sampler:
         """A sampling session for `base_model` or `model_path` (`kind`), made on first need."""
         await self.ready()
@@ -306,6 +312,14 @@ class Account:
         """Be busy until `call` has ended: the model it makes must not find its account gone."""
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+
+    def begin(self, call: object) -> None:
+        """Be busy until `end` is told of the same."""
+        self._calls.add(call)
+
+    def end(self, call: object) -> None:
+        """It has ended, or never begun."""
+        self._calls.discard(call)
 
     @property
     def idle(self) -> bool:

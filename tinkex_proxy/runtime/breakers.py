@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, NoReturn
 import aiobreaker
 from aiobreaker.state import CircuitBreakerState
 
-from tinkex_proxy.core.breaker import Gate, GateSettings, Permit, Refusal
+from tinkex_proxy.core.breaker import REFUSING, Gate, GateSettings, Permit, Refusal
 from tinkex_proxy.core.circuit import Force, State, Verdict
 from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.prospects import prospects
@@ -66,29 +66,33 @@ class _Circuit:
     def __init__(self, name: str) -> None:
         # The time open is the gate's; an hour keeps aiobreaker from half-opening by itself.
         self._inner = aiobreaker.CircuitBreaker(timeout_duration=timedelta(hours=1), name=name)
+        self.failures = 0  # its counter, which every call looks at, and three calls away
 
     @property
     def state(self) -> State:
         return _STATES[self._inner.current_state]
 
-    @property
-    def failures(self) -> int:
-        return int(self._inner.fail_counter)
-
     def record(self, *, ok: bool, threshold: int) -> None:
         self._inner.fail_max = threshold
         with contextlib.suppress(_ReplayedFailure, aiobreaker.CircuitBreakerError):
             self._inner.call((lambda: None) if ok else _fail)
+        self._moved()
 
     def open(self) -> None:
         self._inner.open()
+        self._moved()
 
     def half_open(self) -> None:
         self._inner.half_open()
+        self._moved()
 
     def close(self) -> None:
         if self.failures or self.state is not State.CLOSED:
             self._inner.close()
+            self._moved()
+
+    def _moved(self) -> None:
+        self.failures = int(self._inner.fail_counter)
 
 
 class _Seen(NamedTuple):
@@ -153,7 +157,7 @@ class Breaker:
             CircuitOpen: it is not time for a probe yet.
         """
         now = self._clock.now()
-        if self._gate.state(now) in {State.OPEN, State.FORCED_OPEN}:
+        if self._gate.state(now) in REFUSING:
             self._refuse(self._gate.retry_after_s(now))
 
     def acquire(self) -> Permit | None:

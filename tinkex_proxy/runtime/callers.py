@@ -78,7 +78,7 @@ class Callers:
     @property
     def waiting(self) -> int:
         """Calls that wait for one that their caller counted before them."""
-        return sum(order.held for order in self._orders.values())
+        return sum(order.held for order in self._orders.values()) if self._orders else 0
 
     def expected(self, caller: str) -> int:
         """The number that a caller's waiting calls wait for."""

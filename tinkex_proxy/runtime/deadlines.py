@@ -9,7 +9,7 @@ is any: so it comes up to two ticks late, and never early.
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 from weakref import WeakKeyDictionary, ref
 
 from typing_extensions import override
@@ -17,13 +17,21 @@ from typing_extensions import override
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.endable import Endable
 
-__all__ = ["TICK_S", "Deadlines", "alarm", "deadlines", "within"]
+__all__ = ["SOON_S", "TICK_S", "Booked", "Deadlines", "alarm", "book", "deadlines", "within"]
 
 TICK_S: Final = 0.05
 # What is sooner is not put off by a tick.
 SOON_S: Final = 1.0
 
 _Due = Callable[[], object]
+
+
+class Booked(Protocol):
+    """Where a deadline stands."""
+
+    def pop(self, name: object, default: None, /) -> object:
+        """Call the deadline of that name off, if it has not come."""
+        ...
 
 
 class Deadlines:
@@ -38,26 +46,32 @@ class Deadlines:
         self._ticks: dict[int, dict[object, _Due]] = {}
         self._ticking = False
 
-    def add(self, seconds: float, due: _Due) -> Callable[[], None]:
+    def book(self, seconds: float, name: object, due: _Due) -> Booked:
         """Have a function called when so many seconds are over, or up to two ticks later.
 
         Args:
             seconds: from now.
+            name: names it; whoever sets another meanwhile uses another.
             due: is called, once.
 
         Returns:
-            What calls it off.
+            Where it stands: `pop(name, None)` calls it off.
         """
         number = int((self._clock.now() + seconds) / TICK_S) + 1
         of_tick = self._ticks.get(number)
         if of_tick is None:
             of_tick = self._ticks[number] = {}
-        name = object()
         of_tick[name] = due
         if not self._ticking:
             self._ticking = True
             self._clock.call_later(TICK_S, self._tick)
-        return lambda: _forget(of_tick, name)
+        return of_tick
+
+    def add(self, seconds: float, due: _Due) -> Callable[[], None]:
+        """The same, for who has no name for it; gives what calls it off."""
+        name = object()
+        booked = self.book(seconds, name, due)
+        return lambda: _forget(booked, name)
 
     def _tick(self) -> None:
         now = int(self._clock.now() / TICK_S)
@@ -71,8 +85,22 @@ class Deadlines:
             self._ticking = False
 
 
-def _forget(of_tick: dict[object, _Due], name: object) -> None:
-    of_tick.pop(name, None)
+def _forget(booked: Booked, name: object) -> None:
+    booked.pop(name, None)
+
+
+class _Timer:
+    """A deadline that stands by itself."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: asyncio.TimerHandle) -> None:
+        self._handle = handle
+
+    def pop(self, _: object, __: None, /) -> object:
+        """Call it off."""
+        self._handle.cancel()
+        return None
 
 
 class _Latest:
@@ -93,6 +121,19 @@ def deadlines() -> Deadlines:
             _OF_LOOPS[loop] = Deadlines(MonotonicClock())
         _Latest.loop, _Latest.deadlines = staticmethod(ref(loop)), _OF_LOOPS[loop]
     return _Latest.deadlines
+
+
+def book(seconds: float, name: object, due: _Due) -> Booked:
+    """Have a function called on the loop that runs, as `Deadlines.book` does.
+
+    Args:
+        seconds: from now; from a second on it may be two ticks late.
+        name: names it.
+        due: is called, once.
+    """
+    if seconds < SOON_S:
+        return _Timer(asyncio.get_running_loop().call_later(seconds, due))
+    return deadlines().book(seconds, name, due)
 
 
 def alarm(seconds: float, due: _Due) -> Callable[[], None]:
@@ -120,7 +161,7 @@ class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
         TimeoutError: at the end of the context, because it was over.
     """
 
-    __slots__ = ("_call_off", "_seconds")
+    __slots__ = ("_booked", "_seconds")
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -129,7 +170,7 @@ class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
     @override
     def __enter__(self) -> Self:
         """The time begins."""
-        self._call_off = alarm(self._seconds, self._late)
+        self._booked = book(self._seconds, self, self._late)
         return super().__enter__()
 
     @override
@@ -140,7 +181,7 @@ class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does
         trace: TracebackType | None,
     ) -> None:
         """It is not needed any more, or over."""
-        self._call_off()
+        self._booked.pop(self, None)
         super().__exit__(kind, error, trace)
 
     def _late(self) -> None:

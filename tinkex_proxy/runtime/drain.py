@@ -80,7 +80,8 @@ class OpenRequests:
     def __enter__(self) -> Self:
         """Count one more."""
         self.count += 1
-        self._none.clear()
+        if self.count == 1:
+            self._none.clear()
         return self
 
     def __exit__(

@@ -5,7 +5,7 @@
 
 import asyncio
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 __all__ = ["Endable"]
 
@@ -25,7 +25,7 @@ class Endable:
 
     def __enter__(self) -> Self:
         """It can be ended from here on."""
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._task: asyncio.Task[object] = asyncio.current_task()  # type: ignore[assignment]
         self._cancelling = self._task.cancelling()
         return self
 

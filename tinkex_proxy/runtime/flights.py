@@ -96,11 +96,13 @@ class Flights:
 
     def carries(self, call_id: str) -> bool:
         """Whether a part of a call is in any."""
-        return any(owner == call_id for owner, _ in self._parts)
+        return bool(self._parts) and any(owner == call_id for owner, _ in self._parts)
 
     def sizes(self, call_id: str, prefix: str) -> list[int]:
         """Datums of the parts `prefix.0`, `prefix.1` … of a call, as far as they are in flights."""
         sizes: list[int] = []
+        if not self._parts:  # as always but after a restart
+            return sizes
         while (found := self._parts.get((call_id, f"{prefix}.{len(sizes)}"))) is not None:
             flight, place = found
             sizes.append(flight.record.members[place].datums)

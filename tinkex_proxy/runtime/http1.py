@@ -9,16 +9,20 @@ One exchange at a time; the next one begins when the last one is over and left t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import select
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import httptools
 from typing_extensions import override
 
 from tinkex_proxy.core.outcome import Fault
+from tinkex_proxy.runtime.deadlines import SOON_S, Booked, book, deadlines
 from tinkex_proxy.runtime.transport import TransportFault
 
-__all__ = ["Connection", "request_head"]
+__all__ = ["Connection", "no_answer_within", "request_head"]
 
 # The head of an answer that is longer is no answer: it would grow until memory ends. The parser
 # keeps a field until it is whole: what comes without a piece of a body counts, too.
@@ -39,21 +43,26 @@ class Connection(asyncio.Protocol):
         pieces: of its body, that nobody has taken yet.
         over: whether nothing more will come: the answer is complete, or there is an `error`.
         reusable: whether another exchange may begin when this one is over.
-        idle_since: the loop's time when the last one was.
+        idle_since: the moment when the last one was.
+        closed: whether the connection is, as far as is known here.
     """
 
     __slots__ = (
-        *("_bare", "_bodiless", "_got", "_lost", "_on_head", "_parser", "_paused", "_sending"),
-        *("_streamed", "_transport", "_unread", "_until_closed", "_waiter"),
-        *("error", "headers", "idle_since", "over", "pieces", "reusable", "status"),
+        *("_bare", "_bodiless", "_deadlines", "_glance", "_got", "_loop", "_lost", "_on_head"),
+        *("_parser", "_paused", "_sending", "_streamed", "_transport", "_unread"),
+        *("_until_closed", "_waiter", "closed", "error", "headers", "idle_since", "over"),
+        *("pieces", "reusable", "status"),
     )
 
     _transport: asyncio.Transport
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._glance: select.poll | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._lost = self._paused = False
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = deadlines()
+        self._lost = self._paused = self.closed = False
         self.idle_since = 0.0
         self._reset()
         self.over = True
@@ -147,8 +156,13 @@ class Connection(asyncio.Protocol):
             TransportFault: it is not coming.
         """
         while not self.over:
-            await self._woken()
-        self._check()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.error is not None:
+            raise self.error
         return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
     def _check(self) -> None:
@@ -156,7 +170,7 @@ class Connection(asyncio.Protocol):
             raise self.error
 
     async def _woken(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -168,30 +182,35 @@ class Connection(asyncio.Protocol):
 
     # Its end.
 
-    def late(self, detail: str) -> None:
-        """Give up waiting: the answer has not come in time."""
-        self._fail(detail, Fault.TIMEOUT)
+    def wait_for(self, seconds: float) -> Booked:
+        """Give up waiting when so many seconds are over; `pop(self, None)` calls that off."""
+        late = partial(self.late, seconds)
+        if seconds < SOON_S:
+            return book(seconds, self, late)
+        return self._deadlines.book(seconds, self, late)
+
+    def late(self, seconds: float) -> None:
+        """Give up waiting: the answer has not come within so many seconds."""
+        self._fail(no_answer_within(seconds), Fault.TIMEOUT)
 
     def close(self) -> None:
         """Close it; what is under way is lost."""
         self._fail("the connection was closed by this side")
 
-    @property
-    def closed(self) -> bool:
-        """Whether it is, as far as is known here."""
-        return self._lost or self._transport.is_closing()
-
-    @property
-    def fileno(self) -> int:
-        """The descriptor of its socket."""
-        return int(self._transport.get_extra_info("socket").fileno())
+    def has_news(self) -> bool:
+        """Whether something can be read: between two exchanges, that can only be its end."""
+        if self._glance is None:
+            self._glance = select.poll()
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            self._glance.register(descriptor, select.POLLIN)
+        return bool(self._glance.poll(0))
 
     def _fail(self, detail: str, fault: Fault = Fault.RESET) -> None:
         if not self.over:
             self.error = TransportFault(fault, detail)
             self.over = True
             self._wake()
-        self.reusable = False
+        self.reusable, self.closed = False, True
         self._transport.abort()
 
     def _complete(self, *, reusable: bool) -> None:
@@ -215,6 +234,7 @@ class Connection(asyncio.Protocol):
         """Nothing more comes: the end of a body that has no other."""
         # It is gone only when all has been written; who reads no more may never take it.
         if self._until_closed and not self.over:
+            self.closed = True
             self._complete(reusable=False)
         else:
             self._fail(_CLOSED)
@@ -281,7 +301,7 @@ class Connection(asyncio.Protocol):
         if self._bodiless:
             self._complete(reusable=False)  # the parser waits for a body that does not come
             return
-        self._until_closed = not any(name in _FRAMED for name, _ in self.headers)
+        self._until_closed = _FRAMED.isdisjoint(dict(self.headers))
         if self._streamed:
             self._wake()
 
@@ -310,11 +330,20 @@ class Connection(asyncio.Protocol):
             self._complete(reusable=self._parser.should_keep_alive())
 
 
-_FRAMED: Final = (b"content-length", b"transfer-encoding")
+_FRAMED: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def no_answer_within(seconds: float) -> str:
+    """What is said of an answer that has not come in time."""
+    return f"no answer within {seconds:g} s"
 
 
 def request_head(
-    method: str, target: str, headers: Iterable[tuple[bytes, bytes]], length: int | None
+    method: str,
+    target: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    length: int | None,
+    named: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """The head of a request, up to the body.
 
@@ -323,17 +352,17 @@ def request_head(
         target: path and query.
         headers: besides those that say how long the body is.
         length: of the body; None if `headers` has it, or the body comes in chunks.
+        named: further headers.
 
     Raises:
         ValueError: it would be more than one head: a line break is in something.
     """
-    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode("latin-1"), target.encode("latin-1"))]
-    lines += [b"%b: %b\r\n" % pair for pair in headers]
+    first = "\r\n".join([f"{method} {target} HTTP/1.1", *map(": ".join, named.items())])
+    lines = [first.encode("latin-1"), *map(b": ".join, headers)]
     if length or (length == 0 and method not in _BODILESS):
-        lines.append(b"content-length: %d\r\n" % length)
-    lines.append(b"\r\n")
-    head = b"".join(lines)
-    breaks = len(lines)
+        lines.append(b"content-length: %d" % length)
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    breaks = len(lines) + len(named) + 1
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks or " " in target:
         raise ValueError("a line break or space where HTTP has none, in a path or header")
     return head

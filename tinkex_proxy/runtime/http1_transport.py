@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import select
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,8 +17,9 @@ from urllib.parse import quote, urlsplit
 
 from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.runtime.addresses import Address, Addresses
-from tinkex_proxy.runtime.deadlines import alarm, within
-from tinkex_proxy.runtime.http1 import Connection, request_head
+from tinkex_proxy.runtime.clock import MonotonicClock
+from tinkex_proxy.runtime.deadlines import within
+from tinkex_proxy.runtime.http1 import Connection, no_answer_within, request_head
 from tinkex_proxy.runtime.transport import (
     HeaderPairs,
     Passed,
@@ -28,7 +28,6 @@ from tinkex_proxy.runtime.transport import (
     Response,
     TransportFault,
     decoded,
-    encoded,
     is_ours,
 )
 
@@ -49,6 +48,8 @@ _OPTIONS: Final = [
         if hasattr(socket, name)  # not on every platform
     ),
 ]
+# Where it stands, without asking which loop runs, which costs a system call each time.
+_now: Final = MonotonicClock.now
 # What stands for itself in a path, and the escapes that are there already (RFC 3986 section 3.3).
 _OF_PATHS: Final = "/%:@!$&'()*+,;=~"
 
@@ -78,17 +79,17 @@ class Http1Transport:
         Raises:
             TransportFault: no whole answer came.
         """
-        headers = request.headers
-        pairs = encoded(headers.items())
-        head = self._head(request.method, request.path, pairs, len(request.body))
+        headers, size = request.headers, len(request.body)
+        target = self._prefix + request.path
+        head = request_head(request.method, target, (self._named,), size, headers)
         connection = self._taken() or await self._connected(request.timeout_s)
-        call_off = alarm(request.timeout_s, lambda: connection.late(_late(request.timeout_s)))
+        booked = connection.wait_for(request.timeout_s)
         try:
             connection.ask(head, request.body, on_head=request.on_head)
             body = await connection.whole()
             return Response(connection.status, decoded(connection.headers), body)
         finally:
-            call_off()
+            booked.pop(connection, None)
             self._left(connection, keep=headers.get("connection") != "close")
 
     async def relay_whole(self, passing: Passing) -> Passed:
@@ -102,13 +103,13 @@ class Http1Transport:
                 return Passed(passed.status, passed.headers, await passed.whole())
         head = self._head(passing.method, passing.path, passing.headers, len(passing.body))
         connection = self._taken() or await self._connected(passing.timeout_s)
-        call_off = alarm(passing.timeout_s, lambda: connection.late(_late(passing.timeout_s)))
+        booked = connection.wait_for(passing.timeout_s)
         try:
             connection.ask(head, passing.body, bodiless=passing.method == "HEAD")
             body = await connection.whole()
             return Passed(connection.status, connection.headers, body)
         finally:
-            call_off()
+            booked.pop(connection, None)
             self._left(connection)
 
     @asynccontextmanager
@@ -139,7 +140,8 @@ class Http1Transport:
                         await _upload(connection, body, announced)
                     await connection.answered()
             except TimeoutError:
-                raise TransportFault(Fault.TIMEOUT, _late(passing.timeout_s)) from None
+                late = no_answer_within(passing.timeout_s)
+                raise TransportFault(Fault.TIMEOUT, late) from None
             yield Passed(connection.status, connection.headers, _pieces(connection))
         finally:
             self._left(connection)
@@ -164,7 +166,7 @@ class Http1Transport:
             # Its end may have come already, or what would pass for the next answer. Some upstreams
             # close behind an answer without a word: the next request is often quicker than the
             # loop is to see it. Looking costs a microsecond.
-            if connection.closed or _has_news(connection.fileno):
+            if connection.closed or connection.has_news():
                 connection.close()
                 continue
             self._used.add(connection)
@@ -194,16 +196,15 @@ class Http1Transport:
         if not (keep and connection.over and connection.reusable and len(self._idle) < MAX_IDLE):
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = _now()
         self._idle.append(connection)
         if self._sweeping is None:
-            self._sweeping = loop.call_later(IDLE_S, self._sweep)
+            self._sweeping = asyncio.get_running_loop().call_later(IDLE_S, self._sweep)
 
     def _sweep(self) -> None:
         """Close what nobody needed for long."""
         loop = asyncio.get_running_loop()
-        since, idle = loop.time() - IDLE_S, self._idle
+        since, idle = _now() - IDLE_S, self._idle
         self._idle = []
         for connection in idle:
             if connection.closed or connection.idle_since <= since:
@@ -314,14 +315,3 @@ def _reason(error: OSError) -> str:
     if error.errno is None or isinstance(error, socket.gaierror):
         return error.strerror or str(error)
     return os.strerror(error.errno)  # asyncio has its own words for a refused connection
-
-
-def _late(timeout_s: float) -> str:
-    return f"no answer within {timeout_s:g} s"
-
-
-def _has_news(fileno: int) -> bool:
-    """Whether something can be read: of an idle connection, that can only be its end."""
-    poll = select.poll()
-    poll.register(fileno, select.POLLIN)
-    return bool(poll.poll(0))

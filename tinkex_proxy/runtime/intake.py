@@ -8,7 +8,7 @@ the bound, its setting and what helps; nothing has been placed then, and no brea
 import asyncio
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from tinkex_proxy.core.admission import Admission, Bound, Bounds, Usage
 from tinkex_proxy.errors import Overloaded
@@ -59,14 +59,12 @@ class Intake:
         """Take on by these bounds from the next call on; who has a place keeps it."""
         self.admission.bounds = bounds
 
-    def turn_away(self, bound: Bound | None) -> None:
-        """Do nothing where nothing is used up.
+    def turn_away(self, bound: Bound) -> NoReturn:
+        """Refuse a call, because something is used up.
 
         Raises:
-            Overloaded: it is.
+            Overloaded: always.
         """
-        if bound is None:
-            return
         self.shed[bound] += 1
         self._hub.tell(Shed(bound.value))
         error = Overloaded(self._told(bound), retry_after_s=RETRY_AFTER_S)
@@ -149,7 +147,7 @@ class Hold:
     ) -> None:
         """Give everything up, unless it is somebody else's now."""
         if not self._handed_over:
-            self._give_up()
+            self.give_up()
 
     def grow(self, size: int, *, early: bool = False) -> None:
         """Hold `size` bytes over all; fewer than are held already change nothing.
@@ -163,7 +161,7 @@ class Hold:
         """
         more = size - self._size
         if more > 0 or early:
-            self.add(max(0, more), early=early)
+            self.add(more if more > 0 else 0, early=early)  # noqa: FURB136 - hot path
 
     def add(self, more: int, *, early: bool = False, owed: bool = False) -> None:
         """Hold so many bytes more.
@@ -178,10 +176,10 @@ class Hold:
         """
         if self.exempt:
             return
-        owed = owed or self._owed
-        self._intake.turn_away(
-            self._intake.admission.hold(self._owner, more, own=self._size, early=early, owed=owed)
-        )
+        admission, owed = self._intake.admission, owed or self._owed
+        bound = admission.hold(self._owner, more, own=self._size, early=early, owed=owed)
+        if bound is not None:
+            self._intake.turn_away(bound)
         self._size += more
 
     def count(self, *, awaited: bool = False) -> None:
@@ -194,8 +192,9 @@ class Hold:
             Overloaded: there are too many.
         """
         if not self._counted and not self.exempt:
-            awaited = awaited or self._owed
-            self._intake.turn_away(self._intake.admission.call(self._owner, awaited=awaited))
+            bound = self._intake.admission.call(self._owner, awaited=awaited or self._owed)
+            if bound is not None:
+                self._intake.turn_away(bound)
             self._counted = True
 
     def queue(self, depth: int, *, awaited: bool = False) -> None:
@@ -204,14 +203,20 @@ class Hold:
         Raises:
             Overloaded: it is full.
         """
-        awaited = awaited or self._owed
-        self._intake.turn_away(self._intake.admission.queue(depth, awaited=awaited))
+        bound = self._intake.admission.queue(depth, awaited=awaited or self._owed)
+        if bound is not None:
+            self._intake.turn_away(bound)
 
     def until(self, task: "asyncio.Future[Answer]") -> None:
         """Leave what is held to a task, until that has ended."""
-        self._handed_over = True
-        task.add_done_callback(lambda _: self._give_up())
+        self.hand_over()
+        task.add_done_callback(lambda _: self.give_up())
 
-    def _give_up(self) -> None:
+    def hand_over(self) -> None:
+        """Leave it to others to give up what is held."""
+        self._handed_over = True
+
+    def give_up(self) -> None:
+        """Hold nothing any more."""
         self._intake.admission.give_back(self._owner, self._size, int(self._counted))
         self._size, self._counted = 0, False

@@ -17,7 +17,7 @@ promised, else when its caller repeats it. What of it was sent is not sent again
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -61,8 +61,7 @@ class Retention:
     max_bytes: int = 256 * 1024 * 1024
 
 
-@dataclass(eq=False, slots=True)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """One call.
 
     Attributes:
@@ -83,6 +82,7 @@ class Entry:
         in_journal: whether it is there.
         earlier: whether an earlier run has begun it, and may have sent parts of it.
         whose: its name in logs and traces.
+        at_end: called when it has ended.
         task: what runs it, or ran it; never raises.
     """
 
@@ -97,13 +97,14 @@ class Entry:
     ended_at: float | None = None
     waiters: int = 0
     withdrawn: bool = False
-    pages: list[Page] = field(default_factory=list)
-    closing: list[Change] = field(default_factory=list)
+    pages: list[Page] = []
+    closing: list[Change] = []
     leaving: Callable[[], Sequence[Change]] | None = None
-    task: "asyncio.Future[Answer]" = field(init=False)
+    task: "asyncio.Future[Answer]" = None  # type: ignore[assignment]  # set at once
     in_journal: bool = False
     earlier: bool = False
     whose: Whose | None = None
+    at_end: Callable[[], None] | None = None
 
     @property
     def recorded(self) -> bool:
@@ -239,12 +240,12 @@ class Ledger:
         cut_off = None if key is None else self._cut_off.get((owner, key))
         entry.earlier = entry.in_journal = cut_off is not None and cut_off[0].id == entry_id
         self._forget_answer(entry_id)
-        entry.task = self._tasks.start(f"call {entry_id}", work(entry))
+        name = f"call {entry_id}"
+        entry.task = self._tasks.start(name, work(entry), lambda _: self._ended(entry))
         self._entries[entry_id] = entry
         if key is not None:
             self._keys[owner, key] = entry
             self._cut_off.pop((owner, key), None)
-        entry.task.add_done_callback(lambda _: self._ended(entry))
         return entry
 
     async def promise(self, entry: Entry) -> None:
@@ -352,6 +353,9 @@ class Ledger:
     def _ended(self, entry: Entry) -> None:
         entry.ended_at = self._clock.now()
         entry.asked = entry.leaving = None
+        if entry.at_end is not None:
+            entry.at_end()
+            entry.at_end = None
         answer = None if entry.task.cancelled() else entry.task.result()
         if answer is None and entry.earlier and entry.withdrawn:
             self._withdrawn(entry)

@@ -37,10 +37,24 @@ class Leave:
         self.flow = flow
         self._from: float | None = None
 
-    async def __aenter__(self) -> Self:
-        """Wait for it."""
+    def at_once(self) -> bool:
+        """Take it if nothing has to be waited for; if so, `give_back` must follow."""
+        self._from = self._pace.at_once()
+        return self._from is not None
+
+    async def wait(self) -> Self:
+        """Wait for it; `give_back` must follow, whatever happens."""
         self._from = await self._pace.go(self.flow)
         return self
+
+    def give_back(self) -> None:
+        """Let another have it, if nobody has used it."""
+        if (unused := self.use()) is not None:
+            self._pace.ended(unused, None, wait_s=None)
+
+    async def __aenter__(self) -> Self:
+        """Wait for it."""
+        return await self.wait()
 
     async def __aexit__(
         self,
@@ -49,8 +63,7 @@ class Leave:
         trace: TracebackType | None,
     ) -> None:
         """Give it back if nobody has used it."""
-        if (unused := self.use()) is not None:
-            self._pace.ended(unused, None, wait_s=None)
+        self.give_back()
 
     def use(self) -> float | None:
         """The moment from which it holds, for the first who asks; `Pace.ended` must follow."""
@@ -77,15 +90,21 @@ class Pace:
         """Leave to submit once, to be waited for."""
         return Leave(self, flow)
 
+    def at_once(self) -> float | None:
+        """Leave to submit if there is any now; gives the moment of it. `ended` must follow."""
+        now = self._clock.now()
+        if len(self._line) or not self._throttle.may_go(now):
+            return None
+        self._throttle.went()
+        return now
+
     async def go(self, flow: Hashable = None) -> float:
         """Wait for leave to submit; gives the moment of it. `ended` must follow.
 
         Args:
             flow: whose turn it takes, if turns have to be taken.
         """
-        now = self._clock.now()
-        if not len(self._line) and self._throttle.may_go(now):
-            self._throttle.went()
+        if (now := self.at_once()) is not None:
             return now
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         place = self._line.add(flow, turn)
@@ -119,8 +138,7 @@ class Pace:
             wait_s = wait_s or DEFAULT_WAIT_S
             self._throttle.refused(sent_at=sent_at, now=now, wait_s=wait_s)
             self._reason = f"the upstream answered {status}"
-        elif status is not None and status < 400:
-            self._throttle.admitted()
+        elif status is not None and status < 400 and self._throttle.admitted():
             self._let_go()
 
     def held_back(self) -> tuple[float, str] | None:
@@ -146,6 +164,8 @@ class Pace:
 
     def _let_go(self) -> None:
         """Give leave to as many as may go now; see to it that the rest is thought of in time."""
+        if not len(self._line):
+            return
         now = self._clock.now()
         while len(self._line) and self._throttle.may_go(now):
             turn = self._line.take()

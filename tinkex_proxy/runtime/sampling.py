@@ -6,8 +6,6 @@ submitted, further samples reuse it, those that come while it is being made incl
 """
 
 import asyncio
-import contextlib
-import secrets
 from typing import Final
 
 import msgspec
@@ -23,7 +21,7 @@ from tinkex_proxy.runtime.pace import Leave
 from tinkex_proxy.runtime.submit import Admitted, Refused
 from tinkex_proxy.runtime.trainer import Ticket, order
 from tinkex_proxy.runtime.upstream import JSON, PROTOBUF, Ask
-from tinkex_proxy.runtime.whose import Behalf
+from tinkex_proxy.runtime.whose import Behalf, fresh_id
 from tinkex_proxy.runtime.work import Order
 from tinkex_proxy.wire.datum import Flavour
 from tinkex_proxy.wire.plain import Sample
@@ -56,16 +54,20 @@ async def _submit(
     account: Account, body: Sample, ticket: Ticket
 ) -> tuple[Sampler, Admitted | Refused]:
     """Send it once its turn has come; until then its caller can take it back."""
-    tools = account.tools
-    async with contextlib.AsyncExitStack() as line:
+    tools, leave = account.tools, None
+    try:
         with ticket.unsent():
             sampler = await _sampler_of(account, body, ticket)
-            turn = tools.submitter.leave(("sampler", sampler.sampling_session_id))
-            with ticket.spending(Part.QUEUE, tools.clock):
-                leave = await line.enter_async_context(turn)
+            leave = tools.submitter.leave(("sampler", sampler.sampling_session_id))
+            if not leave.at_once():
+                with ticket.spending(Part.QUEUE, tools.clock):
+                    await leave.wait()
         ask = _ask(body, sampler, leave, ticket.behalf)
         with ticket.spending(Part.UPLOAD, tools.clock):
             verdict = await tools.submitter.submit(ask)
+    finally:
+        if leave is not None:
+            leave.give_back()
     return sampler, verdict
 
 
@@ -103,7 +105,7 @@ def _ask(body: Sample, sampler: Sampler, leave: Leave, behalf: Behalf) -> Ask:
         operation=Operation.SUBMIT,
         path="/api/v1/asample",
         body=msgspec.json.encode(fields),
-        identity=secrets.token_hex(16),
+        identity=fresh_id(),
         kind=Kind.SAMPLE,
         flow=leave.flow,
         leave=leave,
@@ -113,11 +115,13 @@ def _ask(body: Sample, sampler: Sampler, leave: Leave, behalf: Behalf) -> Ask:
 
 async def _sampler_of(account: Account, body: Sample, ticket: Ticket) -> Sampler:
     clock = account.tools.clock
-    with ticket.spending(Part.UPLOAD, clock):
-        if body.base_model is not None:
-            return await account.sampler("base_model", body.base_model)
-        if body.model_path is not None:
-            return await account.sampler("model_path", body.model_path)
+    kind = "model_path" if body.base_model is None else "base_model"
+    name = body.model_path if body.base_model is None else body.base_model
+    if name is not None:
+        if (known := account.known_sampler(kind, name)) is not None:
+            return known
+        with ticket.spending(Part.UPLOAD, clock):
+            return await account.sampler(kind, name)
     await ticket.pass_by(account.turns)
     model = account.model(body.model_id or "")
     making = model.present_sampler()

@@ -75,6 +75,8 @@ class Session:
         Raises:
             ProxyError: the upstream could not be asked, or refused.
         """
+        if self.current is not None:
+            return self.current
         async with self._lock:
             if self.current is None:
                 self.current = await self._create()

@@ -33,11 +33,31 @@ class Tasks:
         task.add_done_callback(self._report)
         return task
 
-    def start(self, name: str, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        """Run `work` as a task that somebody awaits."""
+    def start(
+        self,
+        name: str,
+        work: Coroutine[object, object, T],
+        ended: Callable[[asyncio.Task[T]], None] | None = None,
+    ) -> asyncio.Task[T]:
+        """Run `work` as a task that somebody awaits.
+
+        Args:
+            name: of the task.
+            work: what is run.
+            ended: told when it has ended; a callback of the task's own would be another turn of the
+                event loop.
+        """
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        if ended is None:
+            task.add_done_callback(self._running.discard)
+            return task
+
+        def over(task: asyncio.Task[T]) -> None:
+            self._running.discard(task)
+            ended(task)
+
+        task.add_done_callback(over)
         return task
 
     async def cancel_all(self) -> None:

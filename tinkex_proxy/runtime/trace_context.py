@@ -11,7 +11,7 @@ call happened to start it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -81,12 +81,14 @@ def parse(traceparent: str, tracestate: str = "") -> TraceContext | None:
     return TraceContext(trace_id, span_id, known, _state(tracestate))
 
 
-def context_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext | None:
+def context_of(headers: Sequence[tuple[bytes, bytes]]) -> TraceContext | None:
     """The context that a request came with.
 
     Args:
         headers: names in lower case, and values; a `tracestate` may come in several.
     """
+    if b"traceparent" not in dict(headers):  # as with most
+        return None
     parents: list[str] = []
     states: list[str] = []
     for name, value in headers:

@@ -10,7 +10,7 @@ The spans themselves are made of events by `otel.py`, after the fact.
 
 import random
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from tinkex_proxy.runtime.trace_context import RANDOM, SAMPLED, TraceContext, context_of
 
@@ -38,7 +38,7 @@ class Tracer:
         self._ratio = ratio
 
     def arrived(
-        self, headers: Iterable[tuple[bytes, bytes]], *, begins: bool = True
+        self, headers: Sequence[tuple[bytes, bytes]], *, begins: bool = True
     ) -> TraceContext | None:
         """The place of a request that has come, or None where there is no trace.
 

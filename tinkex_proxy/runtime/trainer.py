@@ -10,14 +10,14 @@ found by the names of its parts, so those, and how it is cut into pieces, come o
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.retry import Kind
@@ -99,8 +99,49 @@ class _Spending:
         self._line.waited(self._part, self._since, self._clock.now())
 
 
-@dataclass(slots=True)
-class Ticket:
+class _Unsent:
+    """A context in which something of a call is on its way."""
+
+    __slots__ = ("_ticket",)
+
+    def __init__(self, ticket: "Ticket") -> None:
+        self._ticket = ticket
+
+    def __enter__(self) -> None:
+        """It is."""
+        self._ticket.on_way += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It has left, or never will."""
+        self._ticket.on_way -= 1
+
+
+class _Placing(_Unsent):
+    """A context in which the work of one item is on its way to its lane."""
+
+    __slots__ = ()
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """It is there, or never will be; the last one lets others go ahead."""
+        ticket = self._ticket
+        ticket.on_way -= 1
+        ticket.items -= 1
+        if ticket.items <= 0:
+            ticket.leave()
+
+
+class Ticket(msgspec.Struct, eq=False):
     """One caller's call.
 
     Attributes:
@@ -114,45 +155,34 @@ class Ticket:
         large: whether its body is decoded beside the event loop.
         items: its items whose work is not on a lane yet.
         place: its place behind the calls of its key that came before.
+        on_way: how much of it is on its way to where it leaves from.
     """
 
     deadline: float | None = None
     coalesce: bool = True
     origin: Origin | None = None
     hold: Hold | None = None
-    timeline: Timeline = field(default_factory=partial(Timeline, 0.0))
-    model_ids: dict[str, None] = field(default_factory=dict)
+    timeline: Timeline = msgspec.field(default_factory=partial(Timeline, 0.0))
+    model_ids: dict[str, None] = {}
     trace: TraceContext | None = None
     large: bool = False
     items: int = 1
     place: Turn | None = None
-    _placed: list[tuple[Model, list[Call]]] = field(default_factory=list)
-    _unsent: int = 0
+    on_way: int = 0
+    _placed: list[tuple[Model, list[Call]]] = []
     _over: bool = False
 
-    @contextmanager
-    def unsent(self) -> Iterator[None]:
+    def unsent(self) -> "_Unsent":
         """While something of this call is on its way, and nothing of that has left."""
-        self._unsent += 1
-        try:
-            yield
-        finally:
-            self._unsent -= 1
+        return _Unsent(self)
 
     def take_turn(self, turns: Turns) -> None:
         """Stand behind the calls of this key that came before, if it does not yet."""
         self.place = self.place or turns.take(large=self.large)
 
-    @contextmanager
-    def placing(self) -> Iterator[None]:
+    def placing(self) -> "_Placing":
         """While the work of one item is on its way to its lane."""
-        try:
-            with self.unsent():
-                yield
-        finally:
-            self.items -= 1
-            if self.items <= 0:
-                self.leave()
+        return _Placing(self)
 
     async def turn(self) -> None:
         """Wait until those that came before have put their work on their lanes."""
@@ -221,7 +251,7 @@ class Ticket:
         What was put together leaves together: a call in several parts goes on once one of them has
         left. The calls of a batch are taken back each by itself.
         """
-        self._over = bool(self._placed or self._unsent)
+        self._over = bool(self._placed or self.on_way)
         self._placed = [
             (model, calls) for model, calls in self._placed if not model.driver.withdraw(calls)
         ]
@@ -286,7 +316,9 @@ async def decoded(account: Account, body: bytes, ticket: Ticket, decode: Callabl
     ticket.large = len(body) >= LARGE_BODY_BYTES
     ticket.take_turn(account.turns)
     with ticket.unsent():
-        return await account.tools.aside.do(partial(decode, body), large=ticket.large)
+        if not ticket.large:
+            return decode(body)
+        return await account.tools.aside.do(partial(decode, body), large=True)
 
 
 async def train(
@@ -315,14 +347,15 @@ async def train(
             with ticket.spending(Part.UPLOAD, account.tools.clock):
                 await account.ready()
         encoding = partial(_works, account, call, sizes, ticket, forward_only=forward_only)
-        works = await account.tools.aside.do(encoding, large=ticket.large)
+        works = await account.tools.aside.do(encoding, large=True) if ticket.large else encoding()
         await ticket.turn()
         if len(works) > 1:
             account.tools.hub.tell(CallCut(len(works)))
         calls = ticket.put(model, works, item=item)
     shares = await _all(calls, ticket, account.tools.clock)
     own = [share for share in shares if isinstance(share, Share)]
-    answer = await account.tools.aside.do(partial(_answer, call, own), large=ticket.large)
+    answering = partial(_answer, call, own)
+    answer = await account.tools.aside.do(answering, large=True) if ticket.large else answering()
     if answer.loss is not None and not forward_only:
         account.tools.hub.tell(Trained(call.model_id, answer.loss, len(call.datums)))
     return answer
@@ -463,8 +496,12 @@ def _forget_creation(account: Account, ticket: Ticket) -> None:
 
 async def _all(calls: Sequence[Call], ticket: Ticket, clock: Clock) -> list[Answered]:
     """Wait for every piece; the first failure, in order, is the call's."""
+    done: Sequence[Answered | BaseException]
     try:
-        done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
+        if len(calls) == 1:  # as nearly always
+            done = [await _ended(calls[0].answer)]
+        else:
+            done = await asyncio.gather(*(call.answer for call in calls), return_exceptions=True)
     finally:
         for call in calls:
             ticket.timeline.join(call.timeline, clock.now())
@@ -486,6 +523,19 @@ async def _all(calls: Sequence[Call], ticket: Ticket, clock: Clock) -> list[Answ
             raise answer
         answers.append(answer)
     return answers
+
+
+async def _ended(answer: "asyncio.Future[Answered]") -> Answered | BaseException:
+    """What a piece has come to, its failure included; as `asyncio.gather` gives it."""
+    try:
+        return await answer
+    except asyncio.CancelledError as error:
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():
+            raise
+        return error
+    except Exception as error:  # noqa: BLE001 - whoever asks raises it
+        return error
 
 
 def _size_of(work: Work) -> int:

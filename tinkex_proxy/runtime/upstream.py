@@ -209,7 +209,9 @@ class Upstream:
 
     async def _ask(self, ask: Ask) -> Response:
         guarded = ask.operation not in _UNGUARDED
-        permit = await self._permit(ask.operation) if guarded else None
+        permit = self.breaker.acquire() if guarded else None
+        if permit is not None and permit.is_probe and ask.operation is Operation.POLL:
+            permit = await self._knocked(permit)
         began = self._clock.now()
         trace = self._tracer.below(ask.behalf.trace)
         status: int | None = None
@@ -231,7 +233,7 @@ class Upstream:
                 timed, calls = ask.operation is not Operation.POLL, ask.behalf.calls
                 self.breaker.settle(permit, outcome, detail, timed=timed, calls=calls)
             took = self._clock.now() - began
-            told = (ask.operation.value, status, outcome, took, ask.method, ask.path)
+            told = (ask.operation.label, status, outcome, took, ask.method, ask.path)
             self._hub.tell(Exchange(*told, trace, silence, date))
         self.reached = True
         return response
@@ -247,7 +249,10 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        with await self._relaying(operation, passing) as relaying:
+        permit = None if operation in _UNGUARDED else self.breaker.acquire()
+        if permit is not None and permit.is_probe and operation is Operation.POLL:
+            permit = await self._knocked(permit)
+        with self._relaying(operation, passing, permit) as relaying:
             async with self._transport.relay(self._with_key(passing)) as passed:
                 relaying.answered(passed)
                 yield passed
@@ -259,30 +264,33 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        with await self._relaying(operation, passing) as relaying:
+        permit = None if operation in _UNGUARDED else self.breaker.acquire()
+        if permit is not None and permit.is_probe and operation is Operation.POLL:
+            permit = await self._knocked(permit)
+        with self._relaying(operation, passing, permit) as relaying:
             passed = await self._transport.relay_whole(self._with_key(passing))
             relaying.answered(passed)
             return passed
 
-    async def _relaying(self, operation: Operation, passing: Passing) -> "_Relaying":
-        guarded = operation not in _UNGUARDED
-        permit = await self._permit(operation) if guarded else None
-        breaker = self.breaker if guarded else None
-        return _Relaying(operation, passing, breaker, permit, self.pace, self._clock, self._hub)
+    def _relaying(
+        self, operation: Operation, passing: Passing, permit: Permit | None
+    ) -> "_Relaying":
+        pace, clock, hub = self.pace, self._clock, self._hub
+        return _Relaying(operation, passing, self.breaker, permit, pace, clock, hub)
 
-    async def _permit(self, operation: Operation) -> Permit | None:
-        """Leave to send.
+    async def _knocked(self, permit: Permit) -> Permit | None:
+        """Leave to poll, for one that would be a probe: a question goes first.
 
         Raises:
             CircuitOpen: the circuit is open, or half-open with its probes out.
         """
-        permit = self.breaker.acquire()
+        leave: Permit | None = permit
         for _ in range(MAX_KNOCKS):
-            if operation is not Operation.POLL or permit is None or not permit.is_probe:
+            if leave is None or not leave.is_probe:
                 break
-            await self._knock(permit)
-            permit = self.breaker.acquire()
-        return permit
+            await self._knock(leave)
+            leave = self.breaker.acquire()
+        return leave
 
     async def _knock(self, permit: Permit) -> None:
         """Probe with a question that is answered at once."""
@@ -331,7 +339,7 @@ class _Relaying:
         self,
         operation: Operation,
         passing: Passing,
-        breaker: Breaker | None,
+        breaker: Breaker,
         permit: Permit | None,
         pace: Pace,
         clock: Clock,
@@ -374,12 +382,12 @@ class _Relaying:
         elif isinstance(error, TransportFault):
             outcome, silence = of_fault(error.fault), error.fault.value
             detail = f"{passing.path}: {error.detail}"
-        if self._breaker is not None:
+        if self._permit is not None:
             timed, calls = self._operation is not Operation.POLL, passing.calls
             self._breaker.settle(self._permit, outcome, detail, timed=timed, calls=calls)
         took = self._clock.now() - self._began
         path = passing.path.partition("?")[0]
-        told = (self._operation.value, status, outcome, took, passing.method, path)
+        told = (self._operation.label, status, outcome, took, passing.method, path)
         self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
         if isinstance(error, TransportFault):
             raise Unanswered(error.fault, error.detail) from None

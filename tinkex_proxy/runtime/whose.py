@@ -1,12 +1,33 @@
 """Whose work something is: what log lines and spans about it say."""
 
+import os
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from tinkex_proxy.runtime.trace_context import TraceContext
 
-__all__ = ["NOBODY", "Behalf", "Whose"]
+__all__ = ["NOBODY", "Behalf", "Whose", "fresh_id"]
+
+
+# Ids are made so many at a time: each time is a system call.
+_AT_A_TIME: Final = 256
+_BYTES: Final = 16
+_made: list[str] = []
+
+
+def fresh_id() -> str:
+    """A request's id, which nobody can guess: 32 hexadecimal digits, as `secrets.token_hex`."""
+    if not _made:
+        digits = os.urandom(_BYTES * _AT_A_TIME).hex()
+        each = 2 * _BYTES
+        _made.extend(digits[at : at + each] for at in range(0, len(digits), each))
+    return _made.pop()
+
+
+if hasattr(os, "register_at_fork"):  # not on every platform
+    os.register_at_fork(after_in_child=_made.clear)  # a child's are not to be ours
 
 
 class Whose(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -144,8 +143,7 @@ class Origin(Protocol):
         ...
 
 
-@dataclass(eq=False, slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One piece of work on a lane, and where its answer will be.
 
     Attributes:

@@ -823,11 +823,15 @@ async def test_a_connection_that_does_not_come_about_was_not_sent_anything() -> 
     assert caught.value.fault is Fault.CONNECT
 
 
+def _descriptor(connection: Connection) -> int:
+    return connection._transport.get_extra_info("socket").fileno()
+
+
 async def test_a_peer_that_vanishes_is_missed_before_a_long_poll_is_over() -> None:
     async with upstream(answering(OK)) as there, opened(there.url) as transport:
         await transport.send(get())
         (connection,) = transport._idle
-        with socket.socket(fileno=os.dup(connection.fileno)) as one:
+        with socket.socket(fileno=os.dup(_descriptor(connection))) as one:
             assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             after, every, times = (
                 one.getsockopt(socket.IPPROTO_TCP, option)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -10,36 +12,44 @@ import pytest
 import uvicorn
 
 from tinkex_proxy.api import connections
+from tinkex_proxy.api.asgi import ANSWER
 from tinkex_proxy.api.connections import Connection, PartingServer
 from tinkex_proxy.api.listener import listen_tcp
 
 LARGE = 8 * 1024 * 1024
 HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
+RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: a socket that is closed is reset
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @dataclass
 class Served:
-    """A server whose application answers `/wait` and `/stream` when it is let go."""
+    """A server whose application answers `/wait`, `/whole` and `/stream` when it is let go."""
 
     server: PartingServer
     running: "asyncio.Task[None]"
     port: int
     began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[str] = field(default_factory=list)
     dialled: list["Dialled"] = field(default_factory=list)
 
     async def app(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
+        self.asked.append(scope["path"])
         headers = [(b"content-length", b"2")]
         if scope["path"] == "/refused":
             headers.append((b"connection", b"close"))
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["path"] in {"/wait", "/stream"}:
+        if scope["path"] in {"/wait", "/whole", "/stream"}:
             self.began.release()
             await self.let_go.wait()
+        if scope["path"] == "/whole":
+            await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
+            await receive()
+            return
         if scope["path"] != "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
@@ -346,3 +356,22 @@ async def test_a_client_that_goes_first_leaves_nothing_behind(serve: Serve) -> N
     client.writer.close()
     while served.server.server_state.connections:
         await asyncio.sleep(0)
+
+
+async def test_what_stands_behind_an_answer_that_meets_a_reset_is_not_begun(serve: Serve) -> None:
+    """Its sender has gone; what it asked for would be done for nobody."""
+    served = await serve()
+    client = await served.dial()
+    client.send(GET.replace(b"/ ", b"/whole "))
+    await served.began.acquire()
+    client.send(GET)
+    (connection,) = served.server.server_state.connections
+    while not connection.pipeline:
+        await asyncio.sleep(0)
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.writer.transport.abort()
+    await asyncio.sleep(0.05)
+    served.let_go.set()
+    while served.server.server_state.connections or served.server.server_state.tasks:
+        await asyncio.sleep(0)
+    assert served.asked == ["/whole"]

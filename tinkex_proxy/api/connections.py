@@ -244,7 +244,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn's own, with one timer for as long as the connection is idle now and then."""
         self.server_state.total_requests += 1
-        if self.transport.parting:
+        if self.transport.is_closing():  # who reset it wants no answer to what is behind, either
             return
         self.flow.resume_reading()
         if self.pipeline:

@@ -375,3 +375,19 @@ async def test_what_stands_behind_an_answer_that_meets_a_reset_is_not_begun(serv
     while served.server.server_state.connections or served.server.server_state.tasks:
         await asyncio.sleep(0)
     assert served.asked == ["/whole"]
+
+
+async def test_an_answer_for_which_it_is_too_late_goes_nowhere(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection has ended over what came behind its request; that is no fault of ours."""
+    served = await serve()
+    client = await served.dial()
+    client.send(GET.replace(b"/ ", b"/whole "))
+    await served.began.acquire()
+    client.send(b"no HTTP at all\r\n\r\n")
+    assert b"400 Bad Request" in await client.reader.read()
+    served.let_go.set()
+    while served.server.server_state.tasks:
+        await asyncio.sleep(0)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -68,7 +68,7 @@ class _HalfClosing(asyncio.Transport):
         loop: calls later.
 
     Attributes:
-        parting: whether it is half-closed.
+        parting: whether it is half-closed, or gone.
     """
 
     def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -102,7 +102,7 @@ class _HalfClosing(asyncio.Transport):
 
     def gone(self) -> None:
         """Note that the connection is no more."""
-        self._head = None
+        self._head, self.parting = None, True
         if self._next_look is not None:
             self._next_look.cancel()
 
@@ -121,6 +121,8 @@ class _HalfClosing(asyncio.Transport):
 
     @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.parting:  # it would be taken ill behind the end, and nobody gets it
+            return
         if self._head is not None:
             head, self._head = self._head, None
             self._inner.writelines((head, data) if data else (head,))
@@ -132,6 +134,8 @@ class _HalfClosing(asyncio.Transport):
 
     @override
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        if self.parting:
+            return
         self._head_is_next = False
         self._flush()
         self._inner.writelines(list_of_data)

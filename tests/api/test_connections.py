@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from tinkex_proxy.api import connections
-from tinkex_proxy.api.asgi import ANSWER
+from tinkex_proxy.api.asgi import ANSWER, body_there
 from tinkex_proxy.api.connections import Connection, PartingServer
 from tinkex_proxy.api.listener import listen_tcp
 
@@ -46,6 +46,13 @@ class Served:
         if scope["path"] in {"/wait", "/whole", "/stream"}:
             self.began.release()
             await self.let_go.wait()
+        if scope["path"] == "/body":
+            body = body_there(scope)
+            leaving = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            await send({"type": ANSWER, "status": 200, "headers": [], "body": body})
+            await leaving
+            return
         if scope["path"] == "/whole":
             await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
             await receive()
@@ -391,3 +398,15 @@ async def test_an_answer_for_which_it_is_too_late_goes_nowhere(
     while served.server.server_state.tasks:
         await asyncio.sleep(0)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("path", ["/body", "/whole"])
+async def test_who_has_sent_its_body_is_not_told_to_go_on(serve: Serve, path: str) -> None:
+    """Behind the answer it would stand before the next one."""
+    served = await serve()
+    served.let_go.set()
+    client = await served.dial()
+    head = HEAD.format(path=path, size=2).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n")
+    for _ in range(2):
+        client.send(head.encode() + b"ok")
+        assert (await client.answer()).startswith("HTTP/1.1 200 OK")

@@ -55,6 +55,7 @@ class Cycle(RequestResponseCycle):
         if self.more_body or self.disconnected or not self.message_event.is_set():
             return None
         self.message_event.clear()
+        self.waiting_for_100_continue = False  # it did not wait to be told to send it
         self.flow.resume_reading()
         body, self.body = bytes(self.body), bytearray()
         return body
@@ -89,6 +90,7 @@ class Cycle(RequestResponseCycle):
         # uvloop takes an empty piece for the end of what is to be written.
         self.transport.writelines((head, body) if body else (head,))
         self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

@@ -38,28 +38,36 @@ class Served:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         self.asked.append(scope["path"])
+        if scope["path"] in {"/body", "/read", "/whole"}:
+            await self.answer_whole(scope, receive, send)
+            return
         headers = [(b"content-length", b"2")]
         if scope["path"] == "/refused":
             headers.append((b"connection", b"close"))
         if scope["path"] == "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["path"] in {"/wait", "/whole", "/stream"}:
+        if scope["path"] in {"/wait", "/stream"}:
             self.began.release()
             await self.let_go.wait()
-        if scope["path"] == "/body":
-            body = body_there(scope)
-            leaving = asyncio.create_task(receive())
-            await asyncio.sleep(0)
-            await send({"type": ANSWER, "status": 200, "headers": [], "body": body})
-            await leaving
-            return
-        if scope["path"] == "/whole":
-            await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
-            await receive()
-            return
         if scope["path"] != "/stream":
             await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok"})
+
+    async def answer_whole(self, scope, receive, send) -> None:
+        """Answer in one message, and listen for the caller's leaving."""
+        if scope["path"] == "/read":
+            while (await receive())["more_body"]:
+                pass
+        elif scope["path"] == "/body":
+            assert body_there(scope) is not None
+        else:
+            self.began.release()
+            await self.let_go.wait()
+        leaving = asyncio.create_task(receive())
+        if scope["path"] == "/body":
+            await asyncio.sleep(0)
+        await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
+        await leaving
 
     async def dial(self) -> "Dialled":
         self.dialled.append(Dialled(*await asyncio.open_connection("127.0.0.1", self.port)))
@@ -409,4 +417,16 @@ async def test_who_has_sent_its_body_is_not_told_to_go_on(serve: Serve, path: st
     head = HEAD.format(path=path, size=2).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n")
     for _ in range(2):
         client.send(head.encode() + b"ok")
+        assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+
+
+async def test_who_wants_to_speak_something_else_is_answered_all_the_same(serve: Serve) -> None:
+    """Whatever libraries there are that uvicorn would hand the connection to."""
+    served = await serve(ws=asyncio.Protocol)
+    client = await served.dial()
+    head = HEAD.format(path="/read", size=0)
+    client.send(
+        head.replace("\r\n\r\n", "\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").encode()
+    )
+    async with asyncio.timeout(10):
         assert (await client.answer()).startswith("HTTP/1.1 200 OK")

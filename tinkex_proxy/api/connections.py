@@ -198,6 +198,11 @@ class Connection(HttpToolsProtocol):
             pass  # to nothing that we speak: it is answered as it is
 
     @override
+    def _should_upgrade(self) -> bool:
+        """To nothing: uvicorn would, wherever there is a library for it, and drop the body."""
+        return False
+
+    @override
     def on_message_begin(self) -> None:
         self._half_read = True
         super().on_message_begin()

@@ -430,3 +430,16 @@ async def test_who_wants_to_speak_something_else_is_answered_all_the_same(serve:
     )
     async with asyncio.timeout(10):
         assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("announced", ["Content-Length: 35", "Transfer-Encoding: chunked"])
+async def test_no_body_passes_for_a_request(serve: Serve, announced: str) -> None:
+    """The parser takes a request to speak something else for whole with its head."""
+    served = await serve()
+    client = await served.dial()
+    asking = f"\r\n{announced}\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n".encode()
+    client.send(GET.replace(b"GET", b"POST").replace(b"\r\n\r\n", asking))
+    assert b"400 Bad Request" in await client.reader.readuntil(b"\r\n\r\n")
+    client.send(GET)
+    assert await client.reader.read() == b"Invalid HTTP request received."
+    assert served.asked == []

@@ -213,6 +213,9 @@ class Connection(HttpToolsProtocol):
         self._half_read = False
         self.transport.expect_head()
         parser, scope = self.parser, self.scope
+        if parser.should_upgrade() and _announces_body(self.headers):
+            # The parser ends it with its head: its body would be missing, and pass for a request.
+            raise ValueError("a body behind a request to speak something else")
         version = parser.get_http_version()
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version
@@ -315,6 +318,14 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(GLANCE_S, self.close_if_idle)
         else:
             self.transport.close()
+
+
+def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether there is more of a request than its head."""
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):
+            return True
+    return False
 
 
 def _readable(transport: asyncio.BaseTransport) -> bool:

@@ -5,12 +5,15 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tests.api.programs import sdk_environment
 from tests.e2e.sdk_runs import assert_same
+from tinkex_proxy.api import sdk
+from tinkex_proxy.api.asgi import SDK_ROUTE
 from tinkex_proxy.api.sdk import operation_of
 from tinkex_proxy.core.outcome import Operation, Outcome
 from tinkex_proxy.runtime.events import CallTimed, Event, Note
@@ -32,6 +35,18 @@ SESSION = Path(__file__).parents[1] / "sandbox" / "sdk_session.py"
 )
 def test_requests_are_judged_by_what_they_are(method, path, operation) -> None:
     assert operation_of(method, path) is operation
+
+
+def test_of_long_paths_nothing_is_kept() -> None:
+    """Whoever asks for one after another could else fill the memory."""
+    tracemalloc.start()
+    try:
+        for number in range(64):
+            assert sdk._kind_of("GET", f"/api/v1/{number}{'x' * 100_000}").route == SDK_ROUTE
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def opened(proxy, seconds: float = 30.0) -> None:

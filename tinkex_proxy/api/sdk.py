@@ -81,8 +81,9 @@ _POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
 UNCOUNTED_BYTES = 64 * 1024
-# Paths that are remembered with what they are: callers can ask for any.
+# Paths that are remembered with what they are: callers can ask for any, of any length.
 KINDS_KEPT = 256
+LONGEST_KEPT = 256
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -122,8 +123,12 @@ class _Kind(msgspec.Struct, frozen=True):
     waits: bool
 
 
-@lru_cache(maxsize=KINDS_KEPT)
 def _kind_of(method: str, path: str) -> _Kind:
+    """What a request is; of a short path that is remembered."""
+    return (_kind_kept if len(path) <= LONGEST_KEPT else _kind)(method, path)
+
+
+def _kind(method: str, path: str) -> _Kind:
     operation, name = operation_of(method, path), path.removeprefix(_BASE)
     return _Kind(
         operation,
@@ -133,6 +138,9 @@ def _kind_of(method: str, path: str) -> _Kind:
         operation in _ANSWERED_SHORTLY and name in SDK_CALLS,
         operation in _NEVER_SHED,
     )
+
+
+_kind_kept = lru_cache(maxsize=KINDS_KEPT)(_kind)
 
 
 def operation_of(method: str, path: str) -> Operation:

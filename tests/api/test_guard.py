@@ -1,7 +1,14 @@
+import tracemalloc
+
 import msgspec
 import pytest
 
 from tinkex_proxy.api.guard import Guard
+
+
+async def inner(scope, receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"{}"})
 
 
 async def ask(
@@ -11,11 +18,8 @@ async def ask(
     allowed: list[str] | None = None,
     method: str = "GET",
     path: str = "/breakers",
+    guard: Guard | None = None,
 ) -> tuple[int, dict[str, object]]:
-    async def inner(scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
-
     sent: list[dict[str, object]] = []
 
     async def send(message) -> None:
@@ -27,7 +31,9 @@ async def ask(
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers],
     }
-    await Guard(inner, bind_host=bind_host, allowed_hosts=allowed or [])(scope, None, send)
+    if guard is None:
+        guard = Guard(inner, bind_host=bind_host, allowed_hosts=allowed or [])
+    await guard(scope, None, send)
     return sent[0]["status"], msgspec.json.decode(sent[1]["body"])
 
 
@@ -162,3 +168,38 @@ async def test_what_is_not_http_passes() -> None:
 
     await Guard(inner, bind_host="127.0.0.1", allowed_hosts=[])({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+HOST = ("host", "proxy.local:8465")
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ([("host", "evil.example")], 421),
+        ([HOST], 421),
+        ([("origin", "http://evil.example")], 403),
+        ([("sec-fetch-site", "cross-site")], 403),
+        ([("sec-fetch-dest", "empty")], 403),
+        ([("accept", "a"), ("accept", "b")], 200),
+    ],
+)
+async def test_a_name_that_is_known_opens_nothing_else(more, status: int) -> None:
+    guard = Guard(inner, bind_host="127.0.0.1", allowed_hosts=["proxy.local"])
+    assert (await ask([HOST], guard=guard))[0] == 200
+    assert (await ask([HOST, *more], method="POST", guard=guard))[0] == status
+    guard.reconfigure([])
+    assert (await ask([HOST], guard=guard))[0] == 421
+
+
+async def test_of_long_forms_of_our_names_nothing_is_kept() -> None:
+    """A name may have any port, written with any number of noughts."""
+    guard = Guard(inner, bind_host="127.0.0.1", allowed_hosts=[])
+    tracemalloc.start()
+    try:
+        for number in range(32):
+            assert (await ask([("host", f"localhost:{number:0100000}")], guard=guard))[0] == 200
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

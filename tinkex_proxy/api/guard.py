@@ -34,6 +34,7 @@ _LOOKED_AT: Final = {
 _BROWSERS: Final = frozenset(_LOOKED_AT) - {b"host"}
 # Forms of our names that are known at a glance; who sends yet another is looked at more closely.
 MAX_REMEMBERED: Final = 64
+LONGEST_REMEMBERED: Final = 256
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 # Methods that change nothing.
 LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -109,7 +110,8 @@ class Guard:
 
     def _remember(self, scope: Scope) -> None:
         if len(self._ours) < MAX_REMEMBERED:
-            self._ours.update(value for name, value in pairs_of(scope) if name == b"host")
+            hosts = (value for name, value in pairs_of(scope) if name == b"host")
+            self._ours.update(host for host in hosts if len(host) <= LONGEST_REMEMBERED)
 
     def _is_ours(self, host: str) -> bool:
         name = host.rpartition(":")[0] if _has_port(host) else host

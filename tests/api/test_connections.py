@@ -433,7 +433,9 @@ async def test_who_wants_to_speak_something_else_is_answered_all_the_same(serve:
 
 
 @pytest.mark.parametrize("announced", ["Content-Length: 35", "Transfer-Encoding: chunked"])
-async def test_no_body_passes_for_a_request(serve: Serve, announced: str) -> None:
+async def test_no_body_passes_for_a_request(
+    serve: Serve, announced: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The parser takes a request to speak something else for whole with its head."""
     served = await serve()
     client = await served.dial()
@@ -443,3 +445,4 @@ async def test_no_body_passes_for_a_request(serve: Serve, announced: str) -> Non
     client.send(GET)
     assert await client.reader.read() == b"Invalid HTTP request received."
     assert served.asked == []
+    assert "Invalid HTTP request received." in caplog.messages

@@ -193,7 +193,9 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            told = "Invalid HTTP request received."
+            self.logger.warning(told)
+            self.send_400_response(told)
         except httptools.HttpParserUpgrade:
             pass  # to nothing that we speak: it is answered as it is
 

@@ -38,7 +38,7 @@ class Served:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         self.asked.append(scope["path"])
-        if scope["path"] in {"/body", "/read", "/whole"}:
+        if scope["path"] in {"/body", "/gone", "/read", "/whole"}:
             await self.answer_whole(scope, receive, send)
             return
         headers = [(b"content-length", b"2")]
@@ -55,7 +55,12 @@ class Served:
 
     async def answer_whole(self, scope, receive, send) -> None:
         """Answer in one message, and listen for the caller's leaving."""
-        if scope["path"] == "/read":
+        if scope["path"] == "/gone":
+            self.began.release()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.let_go.set()
+        elif scope["path"] == "/read":
             while (await receive())["more_body"]:
                 pass
         elif scope["path"] == "/body":
@@ -446,3 +451,14 @@ async def test_no_body_passes_for_a_request(
     assert await client.reader.read() == b"Invalid HTTP request received."
     assert served.asked == []
     assert "Invalid HTTP request received." in caplog.messages
+
+
+async def test_who_leaves_is_missed_though_another_request_stands_behind(serve: Serve) -> None:
+    served = await serve()
+    client = await served.dial()
+    client.send(GET.replace(b"/ ", b"/gone ") + GET)
+    await served.began.acquire()
+    client.writer.close()
+    async with asyncio.timeout(10):
+        await served.let_go.wait()
+    assert served.asked == ["/gone"]

@@ -169,6 +169,7 @@ class Connection(HttpToolsProtocol):
     transport: _HalfClosing
     server_state: _Parting
     cycle: Cycle
+    _answering: Cycle | None = None  # the request that is being answered, or was last
     _half_read = False  # a request whose head is not whole
     # When the last answer was written, if nothing has come since.
     _quiet_since: float | None = None
@@ -183,6 +184,10 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+        cycle = self._answering
+        if cycle is not None and not cycle.response_complete:  # uvicorn tells only the newest
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -251,6 +256,7 @@ class Connection(HttpToolsProtocol):
     @override
     def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
         """As uvicorn's own; the cycle itself strikes its task off the list."""
+        self._answering = cycle
         cycle.task = task = self.loop.create_task(cycle.run(app, self.tasks))
         self.tasks.add(task)
 

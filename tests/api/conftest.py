@@ -10,7 +10,8 @@ import pytest
 import uvicorn
 
 from tests.api.recorder import Recorder
-from tinkex_proxy.api.listener import ListeningServer, listen_tcp, url_of
+from tinkex_proxy.api.connections import Connection, PartingServer
+from tinkex_proxy.api.listener import listen_tcp, url_of
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.runtime.store import MemoryStore
@@ -20,11 +21,17 @@ from tinkex_proxy.sandbox.options import Options
 
 @asynccontextmanager
 async def listening(app: object) -> AsyncIterator[str]:
-    """Serve an ASGI app on a free loopback port; gives its URL."""
+    """Serve an ASGI app on a free loopback port, as a proxy is served; gives its URL."""
     listener = listen_tcp("127.0.0.1", 0)
-    server = ListeningServer(
+    server = PartingServer(
         uvicorn.Config(
-            app, http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            app,
+            http=Connection,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
         )
     )
     running = asyncio.create_task(server.serve(sockets=[listener]))

@@ -52,7 +52,8 @@ class Cycle(RequestResponseCycle):
 
     def body_there(self) -> bytes | None:
         """The body, if all of it is there and nobody has taken it; it is taken then."""
-        if self.more_body or self.disconnected or not self.message_event.is_set():
+        over = self.disconnected or self.response_complete
+        if over or self.more_body or not self.message_event.is_set():
             return None
         self.message_event.clear()
         self.waiting_for_100_continue = False  # it did not wait to be told to send it

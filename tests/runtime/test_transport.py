@@ -148,6 +148,9 @@ async def test_when_we_may_open_no_more_files_nothing_was_sent_and_it_is_our_doi
         await head_of(reader)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with opened(kind, "http://127.0.0.1:1") as first:  # what a process needs only once
+        with pytest.raises(TransportFault):
+            await first.send(Request("GET", "/"))
     async with upstream(handler) as url, opened(kind, url) as transport:
         next_free = os.dup(0)
         os.close(next_free)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvicorn
 
-from tinkex_proxy.api import connections
+from tinkex_proxy.api import connections, half_closing
 from tinkex_proxy.api.asgi import ANSWER, body_there
 from tinkex_proxy.api.connections import Connection, PartingServer
 from tinkex_proxy.api.listener import listen_tcp
@@ -178,7 +178,7 @@ class Wire:
 
 async def test_a_head_is_written_with_the_body_that_comes_with_it() -> None:
     wire = Wire()
-    transport = connections._HalfClosing(wire, asyncio.get_running_loop())
+    transport = half_closing.HalfClosing(wire, asyncio.get_running_loop())
     for data in (b"body", b"more"):
         transport.expect_head()
         transport.write(b"head ")
@@ -190,7 +190,7 @@ async def test_a_head_is_written_with_the_body_that_comes_with_it() -> None:
 async def test_a_head_without_a_body_goes_in_the_same_turn() -> None:
     """So does one before which its connection ends."""
     wire = Wire()
-    transport = connections._HalfClosing(wire, asyncio.get_running_loop())
+    transport = half_closing.HalfClosing(wire, asyncio.get_running_loop())
     transport.expect_head()
     transport.write(b"head")
     assert wire.writes == []
@@ -205,7 +205,7 @@ async def test_a_head_without_a_body_goes_in_the_same_turn() -> None:
 
 async def test_a_head_for_a_connection_that_is_gone_goes_nowhere() -> None:
     wire = Wire()
-    transport = connections._HalfClosing(wire, asyncio.get_running_loop())
+    transport = half_closing.HalfClosing(wire, asyncio.get_running_loop())
     transport.expect_head()
     transport.write(b"head")
     transport.gone()
@@ -216,7 +216,7 @@ async def test_a_head_for_a_connection_that_is_gone_goes_nowhere() -> None:
 async def test_who_says_nothing_more_and_stays_is_left_after_a_while(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.01)
+    monkeypatch.setattr(half_closing, "SILENCE_S", 0.01)
     served = await serve()
     client = await served.dial()
     client.send(HEAD.format(path="/refused", size=0).encode())
@@ -228,8 +228,8 @@ async def test_who_says_nothing_more_and_stays_is_left_after_a_while(
 async def test_who_sends_on_and_on_is_not_listened_to_for_ever(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SILENCE_S", 0.01)
-    monkeypatch.setattr(connections, "LONGEST_S", 0.03)
+    monkeypatch.setattr(half_closing, "SILENCE_S", 0.01)
+    monkeypatch.setattr(half_closing, "LONGEST_S", 0.03)
     served = await serve()
     client = await served.dial()
     client.send(HEAD.format(path="/refused", size=2**40).encode())

@@ -12,9 +12,8 @@ import pytest
 
 from tests.api.programs import sdk_environment
 from tests.e2e.sdk_runs import assert_same
-from tinkex_proxy.api import sdk
 from tinkex_proxy.api.asgi import SDK_ROUTE
-from tinkex_proxy.api.sdk import operation_of
+from tinkex_proxy.api.sdk_kinds import kind_of, operation_of
 from tinkex_proxy.core.outcome import Operation, Outcome
 from tinkex_proxy.runtime.events import CallTimed, Event, Note
 
@@ -42,7 +41,7 @@ def test_of_long_paths_nothing_is_kept() -> None:
     tracemalloc.start()
     try:
         for number in range(64):
-            assert sdk._kind_of("GET", f"/api/v1/{number}{'x' * 100_000}").route == SDK_ROUTE
+            assert kind_of("GET", f"/api/v1/{number}{'x' * 100_000}").route == SDK_ROUTE
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

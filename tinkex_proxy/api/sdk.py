@@ -10,7 +10,7 @@ with it. While the proxy shuts down, polls go on too: what was taken on is still
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import msgspec
 from starlette.routing import BaseRoute, Route
@@ -30,9 +30,9 @@ from tinkex_proxy.api.asgi import (
 from tinkex_proxy.api.callers import CallerLeft, key_of
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.compression import inflated
-from tinkex_proxy.api.http_metrics import SDK_CALLS
 from tinkex_proxy.api.relay import Seen, body_of, passing_of, placed, relay
 from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
+from tinkex_proxy.api.sdk_kinds import Kind, kind_of
 from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
@@ -60,30 +60,21 @@ from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose, fresh_id
 
-__all__ = ["SdkRoute", "SdkRouteSettings", "operation_of", "sdk_routes"]
+__all__ = ["SdkRoute", "SdkRouteSettings", "sdk_routes"]
 
 # The SDK's own polls are abandoned after 90 s, SkyRL holds them for 300 s.
 POLL_TIMEOUT_S = 330.0
 # A poll that the upstream answers 5xx is repeated by the SDK at once, without end.
 POLL_PAUSE_S = 1.0
-_BASE = "/api/v1/"
 # The first would show the configured key to whoever asks an upstream that echoes.
 _NOT_RELAYED = frozenset({"TRACE", "CONNECT"})
 # The code of a request whose caller did not wait for the answer.
 _LEFT = "withdrawn"
-# Refused, the SDK would ask for these at once and without end, or lose its models. They only wait.
-_NEVER_SHED = frozenset({Operation.POLL, Operation.HEARTBEAT})
 # What is waited for with these is the upstream's work, not its taking a request.
 _ANSWERED_LATE = frozenset({Operation.POLL, Operation.QUERY})
-# These are answered with a promise, or a word. All else may be long, and goes down as it comes.
-_ANSWERED_SHORTLY = frozenset({Operation.SUBMIT, Operation.HEARTBEAT})
-_POLLS = frozenset({"retrieve_future", "retrieve_futures"})
 # What a poll or a heartbeat says fits many times over, and every connection may have as much on its
 # way. So polls and heartbeats up to this size are neither shed nor counted.
 UNCOUNTED_BYTES = 64 * 1024
-# Paths that are remembered with what they are: callers can ask for any, of any length.
-KINDS_KEPT = 256
-LONGEST_KEPT = 256
 # Relayed calls whose body or answer the proxy has to see in lane mode.
 _LOOKED_AT = frozenset({"client/config", "create_model", "retrieve_future", "session_heartbeat"})
 
@@ -101,56 +92,6 @@ class SdkRouteSettings:
     lanes: bool
     coalesce: bool
     request_timeout_s: float
-
-
-class _Kind(msgspec.Struct, frozen=True):
-    """What a request is, by its method and path.
-
-    Attributes:
-        operation: how it is judged and refused.
-        told: its operation in metrics and logs.
-        name: its call, below `/api/v1/`.
-        route: its path, from a set that callers cannot make grow.
-        short: whether its answer is known to be.
-        waits: whether it only waits for something, and is never shed.
-    """
-
-    operation: Operation
-    told: str
-    name: str
-    route: str
-    short: bool
-    waits: bool
-
-
-def _kind_of(method: str, path: str) -> _Kind:
-    """What a request is; of a short path that is remembered."""
-    return (_kind_kept if len(path) <= LONGEST_KEPT else _kind)(method, path)
-
-
-def _kind(method: str, path: str) -> _Kind:
-    operation, name = operation_of(method, path), path.removeprefix(_BASE)
-    return _Kind(
-        operation,
-        f"sdk_{operation.value}",
-        name,
-        path if name in SDK_CALLS else SDK_ROUTE,
-        operation in _ANSWERED_SHORTLY and name in SDK_CALLS,
-        operation in _NEVER_SHED,
-    )
-
-
-_kind_kept = lru_cache(maxsize=KINDS_KEPT)(_kind)
-
-
-def operation_of(method: str, path: str) -> Operation:
-    """How a request is judged and refused."""
-    name = path.rpartition("/")[2]
-    if name in _POLLS:
-        return Operation.POLL
-    if name == "session_heartbeat":
-        return Operation.HEARTBEAT
-    return Operation.SUBMIT if method == "POST" else Operation.QUERY
 
 
 class _Sending:
@@ -218,7 +159,7 @@ class SdkRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        kind = _kind_of(str(scope["method"]), str(scope["path"]))
+        kind = kind_of(str(scope["method"]), str(scope["path"]))
         services = self._services
         # The end waits for what was taken on; polls can be put to whoever comes after us.
         counted = services.polls if kind.operation is Operation.POLL else services.open
@@ -226,7 +167,7 @@ class SdkRoute:
             sending = _Sending(send, services.clock, whole=takes_answers(scope))
             await self._serve(kind, scope, receive, sending)
 
-    async def _serve(self, kind: _Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
+    async def _serve(self, kind: Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
         services, operation = self._services, kind.operation
         began, code = services.clock.now(), "ok"
         try:
@@ -276,7 +217,7 @@ class SdkRoute:
         hold = self._services.intake.hold(account.key_id, owed=True)
         return self._lanes.revive(account, call, asked, hold)
 
-    async def _answer(self, kind: _Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
+    async def _answer(self, kind: Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
         services, headers = self._services, headers_of(scope)
         accounts, key, trace = services.accounts, key_of(headers), trace_of(scope)
         owner = accounts.key_id_of(key)
@@ -320,7 +261,7 @@ class SdkRoute:
 
     async def _received(
         self,
-        kind: _Kind,
+        kind: Kind,
         scope: Scope,
         headers: Mapping[str, str],
         receive: Receive,
@@ -446,9 +387,8 @@ def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
 
 
 def _only_waits(path: str) -> bool:
-    return _kind_of("POST", path).waits
+    return kind_of("POST", path).waits
 
 
 def _route_of(path: str) -> str:
-    """A call's route; callers can ask for any path, so only those that SDKs have are told apart."""
-    return _kind_of("POST", path).route
+    return kind_of("POST", path).route

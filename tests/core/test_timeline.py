@@ -170,3 +170,17 @@ def test_the_parts_always_sum_to_the_whole(steps, pieces) -> None:
     stretches = call.stretches()
     assert stretches[0].since == 2.0
     assert all(a.until == b.since for a, b in itertools.pairwise(stretches))
+
+
+def test_what_was_waited_for_takes_the_place_of_what_was_told_since() -> None:
+    line = Timeline(0.0)
+    line.enter(Part.QUEUE, 1.0)
+    line.enter(Part.UPLOAD, 5.0)
+    line.waited(Part.COMPUTE, 3.0, 8.0)
+    assert [(stretch.part, stretch.until) for stretch in line.stretches()] == [
+        (Part.PROXY, 1.0),
+        (Part.QUEUE, 3.0),
+        (Part.COMPUTE, 8.0),
+    ]
+    line.waited(Part.QUEUE, 2.0, 8.0)  # over before what is known
+    assert line.last == 8.0

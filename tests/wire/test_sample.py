@@ -106,3 +106,9 @@ def test_json_answers_are_read() -> None:
 def test_what_is_no_answer_is_the_upstreams_fault(body: bytes, content_type: str) -> None:
     with pytest.raises(UpstreamFault):
         decode_sample(body, content_type)
+
+
+def test_likeliest_tokens_that_are_there_and_none_are_no_list() -> None:
+    """As where they are not there at all."""
+    body = sdk.SampleResponse(topk_prompt_logprobs=sdk.TopkLogprobs()).SerializeToString()
+    assert decode_sample(body, "application/x-protobuf").topk_prompt_logprobs is None

@@ -95,8 +95,6 @@ def _topk(
         return None
     message: pb.TopkLogprobs = getattr(whole, name)
     width = message.k
-    if not (message.token_ids or message.logprobs or width * message.length):
-        return None
     tokens, logprobs = unpack_integers(message.token_ids), unpack("f", message.logprobs)
     if not len(tokens) == len(logprobs) == width * message.length:
         raise UpstreamFault("The upstream's top-k logprobs are not of the size that they claim.")

@@ -209,9 +209,7 @@ class Upstream:
 
     async def _ask(self, ask: Ask) -> Response:
         guarded = ask.operation not in _UNGUARDED
-        permit = self.breaker.acquire() if guarded else None
-        if permit is not None and permit.is_probe and ask.operation is Operation.POLL:
-            permit = await self._knocked(permit)
+        permit = await self._permit(ask.operation)
         began = self._clock.now()
         trace = self._tracer.below(ask.behalf.trace)
         status: int | None = None
@@ -249,9 +247,7 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        permit = None if operation in _UNGUARDED else self.breaker.acquire()
-        if permit is not None and permit.is_probe and operation is Operation.POLL:
-            permit = await self._knocked(permit)
+        permit = await self._permit(operation)
         with self._relaying(operation, passing, permit) as relaying:
             async with self._transport.relay(self._with_key(passing)) as passed:
                 relaying.answered(passed)
@@ -264,9 +260,7 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        permit = None if operation in _UNGUARDED else self.breaker.acquire()
-        if permit is not None and permit.is_probe and operation is Operation.POLL:
-            permit = await self._knocked(permit)
+        permit = await self._permit(operation)
         with self._relaying(operation, passing, permit) as relaying:
             passed = await self._transport.relay_whole(self._with_key(passing))
             relaying.answered(passed)
@@ -278,19 +272,21 @@ class Upstream:
         pace, clock, hub = self.pace, self._clock, self._hub
         return _Relaying(operation, passing, self.breaker, permit, pace, clock, hub)
 
-    async def _knocked(self, permit: Permit) -> Permit | None:
-        """Leave to poll, for one that would be a probe: a question goes first.
+    async def _permit(self, operation: Operation) -> Permit | None:
+        """Leave to send; None for what goes without. Before a poll that would probe, a question.
 
         Raises:
             CircuitOpen: the circuit is open, or half-open with its probes out.
         """
-        leave: Permit | None = permit
+        if operation in _UNGUARDED:
+            return None
+        permit = self.breaker.acquire()
         for _ in range(MAX_KNOCKS):
-            if leave is None or not leave.is_probe:
+            if operation is not Operation.POLL or permit is None or not permit.is_probe:
                 break
-            await self._knock(leave)
-            leave = self.breaker.acquire()
-        return leave
+            await self._knock(permit)
+            permit = self.breaker.acquire()
+        return permit
 
     async def _knock(self, permit: Permit) -> None:
         """Probe with a question that is answered at once."""

@@ -37,7 +37,7 @@ from tinkex_proxy.api.sdk_lane import LANE_CALLS, OPERATION, LaneCalls, Request
 from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.api.server_timing import HEADER, server_timing
-from tinkex_proxy.api.traced import trace_of
+from tinkex_proxy.api.traced import trace_named, trace_of
 from tinkex_proxy.api.watch import Released, Watch
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
@@ -55,7 +55,7 @@ from tinkex_proxy.runtime.events import CallEnded, CallTimed, Note
 from tinkex_proxy.runtime.intake import Hold
 from tinkex_proxy.runtime.ledger import Answer
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord
-from tinkex_proxy.runtime.trace_context import TraceContext, recorded
+from tinkex_proxy.runtime.trace_context import recorded
 from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose, fresh_id
@@ -193,25 +193,21 @@ class SdkRoute:
                 answer = await self._held(None, error.detail, error.retry_after_s)
             await send_answer(send, answer, {"x-request-id": send.request_id})
         finally:
-            self._tell(kind.told, code, began, send, trace_of(scope))
+            self._tell(kind.told, code, began, send, scope)
 
-    def _tell(
-        self, named: str, code: str, began: float, send: _Sending, trace: TraceContext | None
-    ) -> None:
+    def _tell(self, named: str, code: str, began: float, send: _Sending, scope: Scope) -> None:
         """A request has ended: tell how, and where its time went if it was relayed."""
         now, hub, timed = self._services.clock.now(), self._services.hub, send.timed
         if send.account is not None:
             send.account.end(send)
-        trace_id = None if trace is None else recorded(trace)
-        hub.tell(CallEnded(named, code, now - began, trace_id))
+        hub.tell(CallEnded(named, code, now - began, recorded(trace_of(scope))))
         if timed is not None:
             timed.timeline.end(now)
             hub.tell(CallTimed(named, code, timed.timeline, timed.whose))
         elif code != "ok":
             said = "the caller hung up" if code == _LEFT else "refused"
             fields = {"operation": named, "request_id": send.request_id, "code": code}
-            traced = {} if trace is None else {"trace_id": trace.trace_id}
-            hub.tell(Note("debug", said, fields={**fields, **traced}))
+            hub.tell(Note("debug", said, fields={**fields, **trace_named(scope)}))
 
     def _revive(self, account: Account, call: CallRecord, asked: AskedRecord) -> bool:
         hold = self._services.intake.hold(account.key_id, owed=True)

@@ -25,10 +25,7 @@ def trace_of(scope: Scope) -> TraceContext | None:
 
 def place_of(scope: Scope) -> TraceContext | None:
     """The same, read from the headers where no traced route has read them."""
-    found = scope.get(_KEY, scope)
-    if found is None or isinstance(found, TraceContext):
-        return found
-    return context_of(pairs_of(scope))
+    return trace_of(scope) if _KEY in scope else context_of(pairs_of(scope))
 
 
 def trace_named(scope: Scope) -> dict[str, str]:
@@ -69,12 +66,9 @@ class Traced:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        if not self._tracer.on:
-            scope[_KEY] = context_of(pairs_of(scope))
-            return self._app(scope, receive, send)
-        begins = not self._waits(str(scope["path"]))
+        begins = self._tracer.on and not self._waits(str(scope["path"]))
         scope[_KEY] = trace = self._tracer.arrived(pairs_of(scope), begins=begins)
-        if trace is None or not trace.sampled:
+        if trace is None or not trace.sampled or not self._tracer.on:
             return self._app(scope, receive, send)
         return self._recorded(scope, receive, send, trace)
 

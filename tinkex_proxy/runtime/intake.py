@@ -161,7 +161,7 @@ class Hold:
         """
         more = size - self._size
         if more > 0 or early:
-            self.add(more if more > 0 else 0, early=early)  # noqa: FURB136 - hot path
+            self.add(max(0, more), early=early)
 
     def add(self, more: int, *, early: bool = False, owed: bool = False) -> None:
         """Hold so many bytes more.

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 
 import pyte
@@ -42,6 +43,7 @@ class OnTerminal:
 
     def resize(self, columns: int, lines: int) -> None:
         self.screen.resize(lines, columns)
+        self.screen.erase_in_display(2)  # what is still there is no answer to the new size
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         if hasattr(self, "popen"):
             os.kill(self.popen.pid, 28)  # SIGWINCH: the terminal is not its controlling one
@@ -72,16 +74,23 @@ class OnTerminal:
         return self.text
 
     def ended(self) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Its exit status, once it has ended; what it still writes is read, as it would wait."""
+        deadline = time.monotonic() + PATIENCE_S
         with contextlib.suppress(OSError):
-            while os.read(self._ours, 65536):
-                pass
+            while (left := deadline - time.monotonic()) > 0:
+                if select.select([self._ours], [], [], left)[0]:
+                    self._stream.feed(os.read(self._ours, 65536))
         return self.popen.wait(timeout=PATIENCE_S)
 
     def close(self) -> None:
         if self.popen.poll() is None:
             self.popen.terminate()
-            self.popen.wait(timeout=PATIENCE_S)
+            try:
+                self.ended()
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.popen.wait()
+                raise
         os.close(self._ours)
 
 

@@ -1,5 +1,6 @@
 """On a terminal: a real proxy, a pty, and an emulator that knows what the screen shows."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_it_follows_the_size_of_the_terminal(proxy_url: str) -> None:
         terminal.until(lambda text: "q quit" in text.splitlines()[39])
         terminal.resize(60, 15)
         terminal.until(lambda text: "q quit" in text.splitlines()[14])
+
+
+def test_a_signal_to_end_gives_the_terminal_back(proxy_url: str) -> None:
+    """By Python's handler (its status tells): that of curses runs wherever curses was itself."""
+    with on_terminal("top", "--url", proxy_url) as terminal:
+        terminal.until(lambda text: "q quit" in text)
+        terminal.popen.terminate()
+        assert terminal.ended() == 128 + signal.SIGTERM
+        assert terminal.screen.cursor.hidden is False
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])

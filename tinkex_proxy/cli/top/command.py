@@ -1,9 +1,11 @@
 """The command `top`: asks once a second, draws, and obeys keys."""
 
 import argparse
+import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tinkex_proxy.cli.exits import OK, CommandError
 from tinkex_proxy.cli.options import Commands
@@ -42,6 +44,9 @@ def _run(chosen: argparse.Namespace) -> int:
         raise CommandError(f"top needs {error.name}, which this Python does not have") from error
     with connected(place, patience_s=PATIENCE_S) as client:
         told = _ask(client, place)
+        # Curses would give the terminal back inside of the signal's handler, wherever it was itself
+        # then; where there is a handler, it installs none.
+        signal.signal(signal.SIGTERM, _end)
         try:
             curses.wrapper(
                 lambda screen: _watch(Terminal(screen, colour=wants_colour()), client, place, told)
@@ -49,6 +54,10 @@ def _run(chosen: argparse.Namespace) -> int:
         except curses.error as error:
             raise CommandError(f"this terminal cannot show top: {error}") from error
     return OK
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)  # as a shell says what a signal has ended
 
 
 def _ask(client: "httpx.Client", place: Place) -> "Told":

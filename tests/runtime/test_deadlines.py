@@ -1,6 +1,7 @@
 """Deadlines that hardly ever come share a timer, and come late rather than early."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -20,15 +21,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
     return clock
 
 
+def comes(came: dict[int, float], number: int, clock: ManualClock) -> None:
+    came.setdefault(number, clock.now())
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=20))
 def test_each_comes_within_a_tick_after_its_time_unless_it_is_called_off(wanted) -> None:
     clock = ManualClock()
     kept, came = Deadlines(clock), {}
     for number, (seconds, off) in enumerate(wanted):
-        call_off = kept.add(seconds, lambda number=number: came.setdefault(number, clock.now()))
+        due = partial(comes, came, number, clock)
+        booked = kept.book(seconds, number, due)
         if off:
-            call_off()
-            call_off()
+            assert booked.pop(number, None) is due
+            assert booked.pop(number, None) is None
     for _ in range(70):
         clock.advance(TICK_S)
     expected = {number: seconds for number, (seconds, off) in enumerate(wanted) if not off}
@@ -42,13 +48,13 @@ def test_each_comes_within_a_tick_after_its_time_unless_it_is_called_off(wanted)
 def test_one_timer_is_enough_for_all() -> None:
     clock = ManualClock()
     kept = Deadlines(clock)
-    calls_off = [kept.add(seconds, list) for seconds in (1, 2, 60, 60)]
+    booked = [kept.book(seconds, name, list) for name, seconds in enumerate((1, 2, 60, 60))]
     assert clock.pending == 1
-    for call_off in calls_off:
-        call_off()
+    for name, where in enumerate(booked):
+        where.pop(name, None)
     clock.advance(TICK_S)
     assert clock.pending == 0
-    kept.add(1, list)
+    kept.book(1, "another", list)
     assert clock.pending == 1
 
 

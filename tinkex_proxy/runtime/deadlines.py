@@ -17,7 +17,7 @@ from typing_extensions import override
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.endable import Endable
 
-__all__ = ["SOON_S", "TICK_S", "Booked", "Deadlines", "alarm", "book", "deadlines", "within"]
+__all__ = ["SOON_S", "TICK_S", "Booked", "Deadlines", "book", "deadlines", "within"]
 
 TICK_S: Final = 0.05
 # What is sooner is not put off by a tick.
@@ -67,12 +67,6 @@ class Deadlines:
             self._clock.call_later(TICK_S, self._tick)
         return of_tick
 
-    def add(self, seconds: float, due: _Due) -> Callable[[], None]:
-        """The same, for who has no name for it; gives what calls it off."""
-        name = object()
-        booked = self.book(seconds, name, due)
-        return lambda: _forget(booked, name)
-
     def _tick(self) -> None:
         now = int(self._clock.now() / TICK_S)
         for number in [number for number in self._ticks if number <= now]:
@@ -83,10 +77,6 @@ class Deadlines:
         else:
             self._ticks.clear()
             self._ticking = False
-
-
-def _forget(booked: Booked, name: object) -> None:
-    booked.pop(name, None)
 
 
 class _Timer:
@@ -134,21 +124,6 @@ def book(seconds: float, name: object, due: _Due) -> Booked:
     if seconds < SOON_S:
         return _Timer(asyncio.get_running_loop().call_later(seconds, due))
     return deadlines().book(seconds, name, due)
-
-
-def alarm(seconds: float, due: _Due) -> Callable[[], None]:
-    """Have a function called on the loop that runs when so many seconds are over.
-
-    Args:
-        seconds: from now; from a second on it may be two ticks late.
-        due: is called, once.
-
-    Returns:
-        What calls it off.
-    """
-    if seconds < SOON_S:
-        return asyncio.get_running_loop().call_later(seconds, due).cancel
-    return deadlines().add(seconds, due)
 
 
 class within(Endable):  # noqa: N801 - reads as `asyncio.timeout` does

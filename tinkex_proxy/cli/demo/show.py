@@ -10,6 +10,7 @@ from typing import Final
 
 import httpx
 
+from tinkex_proxy.cli.demo.apart import ApartTransport
 from tinkex_proxy.cli.demo.chaos import PROXY_ARGUMENTS, Chaos
 from tinkex_proxy.cli.demo.children import Child, Family
 from tinkex_proxy.cli.demo.recipes import recipes
@@ -60,7 +61,8 @@ def run(*, steps: int, once: bool, port: int | None, chaotic: bool = False) -> i
 
 
 def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False)
+    asks = ApartTransport(httpx.HTTPTransport(trust_env=False))
+    return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, transport=asks, trust_env=False)
 
 
 def _stay(screen: Screen) -> int:

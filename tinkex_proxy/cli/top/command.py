@@ -4,8 +4,8 @@ import argparse
 import signal
 import sys
 import time
-from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from tinkex_proxy.cli.exits import OK, CommandError
 from tinkex_proxy.cli.options import Commands
@@ -46,18 +46,17 @@ def _run(chosen: argparse.Namespace) -> int:
         told = _ask(client, place)
         # Curses would give the terminal back inside of the signal's handler, wherever it was itself
         # then; where there is a handler, it installs none.
-        signal.signal(signal.SIGTERM, _end)
+        signals: list[int] = []
+        signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+
+        def watch(screen: "curses.window") -> None:
+            _watch(Terminal(screen, colour=wants_colour()), client, place, told, signals)
+
         try:
-            curses.wrapper(
-                lambda screen: _watch(Terminal(screen, colour=wants_colour()), client, place, told)
-            )
+            curses.wrapper(watch)
         except curses.error as error:
             raise CommandError(f"this terminal cannot show top: {error}") from error
-    return OK
-
-
-def _end(number: int, _: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)  # as a shell says what a signal has ended
+    return 128 + signals[0] if signals else OK  # as a shell says what a signal has ended
 
 
 def _ask(client: "httpx.Client", place: Place) -> "Told":
@@ -72,14 +71,20 @@ def _ask(client: "httpx.Client", place: Place) -> "Told":
         return read(client.get("/dashboard").raise_for_status().content)
 
 
-def _watch(terminal: "Terminal", client: "httpx.Client", place: Place, told: "Told") -> None:
-    """Show it until somebody has had enough."""
+def _watch(
+    terminal: "Terminal",
+    client: "httpx.Client",
+    place: Place,
+    told: "Told",
+    signals: Sequence[int],
+) -> None:
+    """Show it until somebody has had enough, or a signal has come."""
     from tinkex_proxy.cli.top.picture import picture  # noqa: PLC0415 - see above
     from tinkex_proxy.cli.top.view import View, pressed, shown  # noqa: PLC0415
 
     view, silence = View(), ""
     due = time.monotonic() + EVERY_S
-    while not view.over:
+    while not (view.over or signals):
         columns, lines = terminal.size
         terminal.draw(picture(told, view, width=columns, height=lines, silence=silence))
         key = terminal.key(due - time.monotonic())

@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.from-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e soak mutants bench bench-breaker bench-journal bench-metrics bench-startup bench-micro bench-coalesce bench-flat bench-lag pictures lock clean
+.PHONY: help run test e2e soak mutants bench bench-breaker bench-journal bench-metrics bench-startup bench-micro bench-coalesce bench-flat bench-instructions bench-lag pictures lock clean
 
 help:
 	@echo "make run      train a small model through the proxy (ONCE=1: and exit)"
@@ -13,6 +13,7 @@ help:
 	@echo "make e2e      the same calls against SkyRL's Tinker server"
 	@echo "make bench-micro, bench-coalesce (SKYRL=1), bench-flat, bench-lag, bench-startup: parts of a call, sharing, growth,"
 	@echo "              how long the event loop is held up, start (WRITE=1)"
+	@echo "make bench-instructions: how many instructions a call takes, on whatever machine (WRITE=1)"
 	@echo "make soak     train through random faults (SECONDS=600, SEED=1, KILLS=1: and kill -9, WRITE=1: note the figures)"
 	@echo "make mutants  change the breaker and the batcher line by line: do tests fail? (ANEW=1: all again)"
 	@echo "make bench    compare with nginx, HAProxy, LiteLLM and others, 25 minutes (ROUNDS=5, SECONDS=3, WRITE=1: note the figures)"
@@ -86,6 +87,10 @@ bench-coalesce: $(READY)
 # Whether a call costs the same with 1,000 lanes, and after 100,000 calls.
 bench-flat: $(READY)
 	$(BIN)/python -m tests.bench.flat $(if $(WRITE),--write)
+
+# How many instructions a call takes: the same on a machine that others use, too.
+bench-instructions: $(READY)
+	$(BIN)/python -m tests.bench.instructions $(if $(WRITE),--write)
 
 # How long the event loop is held up by bodies of 5 MB.
 bench-lag: $(READY)

@@ -149,11 +149,11 @@ def contestant(one: Contestant, upstream: str, place: Path) -> Iterator[Up]:
         yield Up(one, server.url, Tree(server.child.pid))
 
 
-def ready(up: Up) -> None:
+def ready(up: Up, *, patience_s: float = READY_S) -> None:
     """Make its first calls, the first as often as it takes until it is answered."""
     with httpx.Client(base_url=up.url, trust_env=False, timeout=30) as client:
         for call in (*up.contestant.before, up.contestant.small):
-            deadline = time.monotonic() + READY_S
+            deadline = time.monotonic() + patience_s
             while not _answered(client, call):
                 if time.monotonic() > deadline or not psutil.pid_exists(up.tree.pid):
                     raise RuntimeError(f"{up.contestant.name} does not answer POST {call.path}")

@@ -217,9 +217,16 @@ async def test_of_a_batch_what_has_not_left_is_taken_back(start, upstream) -> No
 
 
 async def test_while_a_lane_waits_for_its_turn_its_batch_still_grows(proxy) -> None:
-    """Four calls come while the key is held back, and leave as one request when it is not."""
+    """Four calls come while another submit is the only one that may be out, and leave as one."""
     model_id = await proxy.create()
     pace = pace_of(proxy)
-    pace.heard(proxy.proxy.services.clock.now(), 429, wait_s=0.2)
-    answers = await asyncio.gather(*(train(proxy, model_id, [datum(n)]) for n in range(4)))
+    pace.heard(proxy.proxy.services.clock.now(), 429, wait_s=0.001)
+    while (other := pace.at_once()) is None:
+        await asyncio.sleep(0)
+    calls = [asyncio.create_task(train(proxy, model_id, [datum(n)])) for n in range(4)]
+    lane = proxy.proxy.services.accounts.of_default().model(model_id).driver.lane
+    while lane.depth < len(calls):
+        await asyncio.sleep(0)
+    pace.ended(other, 200, wait_s=None)
+    answers = await asyncio.gather(*calls)
     assert {answer.json()["batch"]["requests"] for answer in answers} == {4}

@@ -46,8 +46,10 @@ class Sandbox:
         return await self.post("retrieve_future", {"request_id": request_id, **fields})
 
     async def call(self, path: str, body: object = None) -> dict[str, object]:
-        """Submit and await the result."""
-        answer = await self.poll(await self.submit(path, body))
+        """Submit and await the result, however often it takes to ask for it."""
+        request_id = await self.submit(path, body)
+        while (answer := await self.poll(request_id)).status_code == 408:
+            pass
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -12,9 +12,9 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,19 +38,6 @@ FEW, MANY = 300, 1300
 # Under valgrind everything takes fifty times as long.
 ENDS_S = 300.0
 _COLLECTED = re.compile(rb"Collected : (\d+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What a contestant came to.
-
-    Attributes:
-        name: whose.
-        each: instructions of a call.
-    """
-
-    name: str
-    each: float
 
 
 def valgrind(folder: Path) -> list[str]:
@@ -109,27 +96,29 @@ def call(up: running.Up, calls: int) -> None:
     connection.close()
 
 
-def measure(names: Sequence[str]) -> list[Counted]:
-    """Count for some contestants; both of its runs are at the same time."""
-    told = []
-    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as both:
-        folder = Path(name)
+def measure(names: Sequence[str]) -> dict[str, float]:
+    """The instructions of a call, by contestant; both runs of one are at the same time."""
+    each: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as both:
+        folder = Path(place)
         with running.sinks(folder, large=False) as sinks:
-            for number, contestant in enumerate(BY_NAME[each] for each in names):
+            for number, contestant in enumerate(BY_NAME[name] for name in names):
                 few, many = both.map(
                     lambda calls, one=contestant, at=number: counted(
                         one, calls, sinks, folder / f"{at}-{calls}"
                     ),
                     (FEW, MANY),
                 )
-                told.append(Counted(contestant.name, (many - few) / (MANY - FEW)))
-                print(f"{told[-1].name:<26} {told[-1].each / 1000:8.0f} thousand", flush=True)
-    return told
+                each[contestant.name] = (many - few) / (MANY - FEW)
+                print(
+                    f"{contestant.name:<26} {each[contestant.name] / 1000:8.0f} thousand",
+                    flush=True,
+                )
+    return each
 
 
-def section(told: Sequence[Counted]) -> str:
+def section(each: Mapping[str, float]) -> str:
     """What the page says of it."""
-    each = {one.name: one.each for one in told}
     what = (
         "`make bench-instructions`: counted by valgrind, so that other work on the machine does "
         "not show. One caller, one call after the other; of the contestant's process alone, "
@@ -143,8 +132,8 @@ def section(told: Sequence[Counted]) -> str:
     ]
     floor = each[FLOOR_PROXY]
     lines += [
-        f"| {one.name} | {one.each / 1000:,.0f} | {one.each / floor:.2f} |"
-        for one in sorted(told, key=lambda one: one.each)
+        f"| {name} | {number / 1000:,.0f} | {number / floor:.2f} |"
+        for name, number in sorted(each.items(), key=lambda item: item[1])
     ]
     return "\n".join(lines)
 
@@ -155,9 +144,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES, help="contestants; all without any")
     parser.add_argument("--write", action="store_true", help="note the figures")
     chosen = parser.parse_args()
-    told = measure(chosen.names)
+    if chosen.write and set(chosen.names) != set(NAMES):
+        parser.error("--write notes the figures of all: name none")
+    each = measure(chosen.names)
     if chosen.write:
-        write_section("instructions", section(told))
+        write_section("instructions", section(each))
 
 
 if __name__ == "__main__":

@@ -109,8 +109,8 @@ class Child:
 class Family:
     """The children of one demo: a death is an error at once, and none outlives the demo.
 
-    While it is open it owns the process's signals. Each raises where the demo happens to be, be it
-    in the middle of a call that would not end by itself.
+    While it is open it owns the process's signals. Each raises where the demo happens to be: so the
+    demo waits where that is harmless, for calls too (`apart.py`).
     """
 
     def __init__(self) -> None:

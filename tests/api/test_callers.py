@@ -4,6 +4,7 @@ import pytest
 
 from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.callers import digest_of, key_of, wait_for, wishes_of
+from tinkex_proxy.api.watch import leaving_of
 from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
 from tinkex_proxy.runtime.ledger import Answer, Entry
 
@@ -98,7 +99,8 @@ async def waited_for(entry: Entry, ticket, receive, *, timeout_s) -> Answer:
     async def promise() -> None:
         entry.promised = True
 
-    return await wait_for(entry, ticket, receive, timeout_s=timeout_s, promise=promise)
+    leaving = leaving_of({}, receive)
+    return await wait_for(entry, ticket, leaving, timeout_s=timeout_s, promise=promise)
 
 
 def entry_of(work) -> Entry:

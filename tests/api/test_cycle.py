@@ -3,11 +3,12 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.api.conftest import listening
-from tinkex_proxy.api.asgi import ANSWER, BODY, body_there, send_answer, takes_answers
+from tinkex_proxy.api.asgi import ANSWER, BODY, LEAVING, body_there, send_answer, takes_answers
 from tinkex_proxy.api.cycle import Cycle
 from tinkex_proxy.runtime.ledger import Answer
 
@@ -128,6 +129,55 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(app: App, ask:
     finally:
         gc.enable()
     assert len(left) == 1  # the connection's last
+
+
+@asynccontextmanager
+async def held(told: asyncio.Queue[object]) -> AsyncIterator[asyncio.StreamWriter]:
+    """A call that waits, and tells when its caller leaves, or answers when it is told to."""
+
+    async def app(scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        leaving = scope["extensions"][LEAVING]
+        left = asyncio.Event()
+        stays = leaving(left.set)
+        with pytest.raises(RuntimeError):
+            leaving(left.set)
+        told.put_nowait("waits")
+        if scope["path"] == "/stays":
+            stays()
+            leaving(lambda: told.put_nowait("left"))
+            await asyncio.Event().wait()
+        await left.wait()
+        leaving(lambda: told.put_nowait("has left"))
+        leaving(lambda: told.put_nowait("never"))()
+
+    async with listening(app) as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        yield writer
+
+
+@pytest.mark.parametrize(("path", "says"), [(b"/", "has left"), (b"/stays", "left")])
+async def test_who_wants_to_know_hears_at_once_that_a_caller_has_left(path, says) -> None:
+    """Once, and who asks too late, too."""
+    told: asyncio.Queue[object] = asyncio.Queue()
+    async with held(told) as writer:
+        writer.write(request(b"", path=path))
+        assert await told.get() == "waits"
+        writer.transport.abort()
+        assert await told.get() == says
+    assert told.empty()
+
+
+async def test_what_was_asked_behind_another_is_told_too() -> None:
+    """The connection is that of both."""
+    told: asyncio.Queue[object] = asyncio.Queue()
+    async with held(told) as writer:
+        writer.write(request(b"") + request(b""))
+        assert await told.get() == "waits"
+        writer.transport.abort()
+        assert await told.get() == "has left"
+    assert told.empty()
 
 
 def test_other_servers_have_none_of_it() -> None:

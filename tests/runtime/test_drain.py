@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.drain import Ending, OpenRequests, Stage
+from tinkex_proxy.runtime.drain import Ending, OpenRequests, Release, Stage
 
 
 def test_the_end_is_asked_for_once() -> None:
@@ -46,3 +46,21 @@ async def test_a_request_that_fails_is_over_too() -> None:
     with pytest.raises(ValueError, match="no"), requests:
         raise ValueError("no")
     await requests.none()
+
+
+async def test_everybody_is_let_go_once_and_who_comes_later_at_once() -> None:
+    release, gone = Release(), []
+    release.hold(lambda: gone.append("held"))
+    stays = release.hold(lambda: gone.append("stays"))
+    stays()
+    stays()
+    release.set()
+    release.set()
+    assert gone == ["held"]
+    assert release.is_set()
+    release.hold(lambda: gone.append("later"))
+    called_off = release.hold(lambda: gone.append("never"))
+    called_off()
+    assert gone == ["held"]
+    await asyncio.sleep(0)
+    assert gone == ["held", "later"]

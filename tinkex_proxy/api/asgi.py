@@ -13,6 +13,7 @@ __all__ = [
     "ANSWER",
     "BODY",
     "CALLERS",
+    "LEAVING",
     "SDK_ROUTE",
     "ASGIApp",
     "BodyLimits",
@@ -46,6 +47,7 @@ SDK_ROUTE: Final = "/api/v1/{path:path}"
 # What our server offers besides ASGI (`cycle.py`); others have none of it.
 BODY: Final = "tinkex.body"
 ANSWER: Final = "tinkex.answer"
+LEAVING: Final = "tinkex.leaving"
 
 
 class CallerLeft(Exception):  # noqa: N818 - an event, not an error

@@ -1,16 +1,13 @@
 """What a caller says in headers, and how long a call is waited for."""
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from types import TracebackType
 
 import msgspec
 
-from tinkex_proxy.api.asgi import CallerLeft, Receive
-from tinkex_proxy.api.watch import Watch
+from tinkex_proxy.api.asgi import CallerLeft
+from tinkex_proxy.api.watch import Leaving, Until
 from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest, OutcomeUnknown
-from tinkex_proxy.runtime.deadlines import book
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
@@ -109,7 +106,7 @@ def digest_of(method: str, path: str, body: bytes) -> bytes:
 async def wait_for(
     entry: Entry,
     ticket: Ticket | None,
-    receive: Receive,
+    leaving: Leaving,
     *,
     timeout_s: float | None,
     promise: Callable[[], Awaitable[None]],
@@ -119,7 +116,7 @@ async def wait_for(
     Args:
         entry: the call.
         ticket: takes its work back if the caller leaves early; None for a caller who only repeats.
-        receive: tells when the caller hangs up.
+        leaving: tells when the caller hangs up.
         timeout_s: how long the caller waits, or None.
         promise: has the answer kept for a caller that is told where it will be.
 
@@ -128,13 +125,10 @@ async def wait_for(
         DeadlineExceeded: the caller's time is over.
         OutcomeUnknown: the call was ended by our own end, wherever it was.
     """
-    left = False
     entry.waiters += 1
     try:
-        with Watch(receive), _End(entry.task, timeout_s) as over:
-            await over
-    except CallerLeft:
-        left = True
+        with Until(entry.task, leaving, timeout_s) as end:
+            await end.came
     finally:
         entry.waiters -= 1
     if entry.task.cancelled():
@@ -150,7 +144,7 @@ async def wait_for(
         entry.task.cancel()
     else:
         entry.wanted = True
-    if left:
+    if end.left:
         raise CallerLeft
     if taken_back:
         raise DeadlineExceeded("The deadline passed before the call left; nothing was sent.")
@@ -159,39 +153,3 @@ async def wait_for(
         "The deadline passed while the upstream was at work; the call goes on and counts. "
         f"Its answer will be at GET /v1/futures/{entry.id}."
     )
-
-
-class _End:
-    """As a context, what can be awaited until a task has ended, whichever way, or time is over.
-
-    `asyncio.wait` does that, and sets a timer of the event loop for each call.
-    """
-
-    __slots__ = ("_over", "_seconds", "_task", "_timer")
-
-    def __init__(self, task: "asyncio.Future[Answer]", seconds: float | None) -> None:
-        self._task = task
-        self._seconds = seconds
-
-    def __enter__(self) -> "asyncio.Future[None]":
-        """It is waited for."""
-        self._over = self._task.get_loop().create_future()
-        self._task.add_done_callback(self._wake)
-        self._timer = None if self._seconds is None else book(self._seconds, self, self._wake)
-        return self._over
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """It is not any more."""
-        if not self._task.done():
-            self._task.remove_done_callback(self._wake)
-        if self._timer is not None:
-            self._timer.pop(self, None)
-
-    def _wake(self, _: object = None) -> None:
-        if not self._over.done():
-            self._over.set_result(None)

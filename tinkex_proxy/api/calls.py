@@ -36,13 +36,14 @@ from tinkex_proxy.api.callers import (
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.api.server_timing import HEADER, server_timing
 from tinkex_proxy.api.traced import Traced, trace_named, trace_of
+from tinkex_proxy.api.watch import leaving_of
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.drain import OpenRequests
+from tinkex_proxy.runtime.drain import OpenRequests, Release
 from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Hub, Note
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
@@ -106,7 +107,7 @@ class Services:
     draining: bool = False
     open: OpenRequests = field(default_factory=OpenRequests)
     polls: OpenRequests = field(default_factory=OpenRequests)
-    released: asyncio.Event = field(default_factory=asyncio.Event)
+    released: Release = field(default_factory=Release)
     tracer: Tracer = OFF
     aside: Aside = field(default_factory=Aside)
     revivers: dict[str, Reviver] = field(default_factory=dict)
@@ -213,7 +214,8 @@ class CallRoute:
             await services.ledger.promise(entry)
             return accepted(entry)
         promise = partial(services.ledger.promise, entry)
-        return await wait_for(entry, ticket, receive, timeout_s=wishes.timeout_s, promise=promise)
+        leaving = leaving_of(scope, receive)
+        return await wait_for(entry, ticket, leaving, timeout_s=wishes.timeout_s, promise=promise)
 
     async def _taken_on(
         self,

@@ -77,8 +77,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         cycle = self._answering
         if cycle is not None and not cycle.response_complete:  # uvicorn tells only the newest
-            cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.left()
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -3,23 +3,25 @@
 ASGI hands a body over in messages, for it may be endless, and takes an answer in two or more. Of a
 small call the body has come before anybody asks for it, and the answer is there whole: what two
 dozen steps of coroutines, a check of each header and two writes do can be one look and one write.
-So the scope has two extensions (`scope["extensions"]`), which whoever answers may use or not:
+So the scope has three extensions (`scope["extensions"]`), which whoever answers may use or not:
 
 * `tinkex.body` is called and gives the body if all of it has come, else None;
 * `tinkex.answer` says that `send` takes an answer in one message of this type, with `status`,
   `headers` and `body`. Its headers say neither how long it is nor what becomes of the connection,
-  and it has a body: its status and its request's method are none of those without.
+  and it has a body: its status and its request's method are none of those without;
+* `tinkex.leaving` is called with what is to be called when the caller hangs up before its answer is
+  complete, and gives what calls that off (`watch.py`).
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, Literal, TypedDict
 
 from typing_extensions import override
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from tinkex_proxy.api.asgi import ANSWER, BODY
+from tinkex_proxy.api.asgi import ANSWER, BODY, LEAVING
 
 __all__ = ["Cycle"]
 
@@ -42,10 +44,11 @@ class Cycle(RequestResponseCycle):
     """
 
     task: asyncio.Task[None]
+    _on_left: Callable[[], None] | None = None
 
     def offer(self) -> None:
         """Say in the scope what there is besides ASGI's own."""
-        offered: dict[str, object] = {BODY: self.body_there}
+        offered: dict[str, object] = {BODY: self.body_there, LEAVING: self.leaving}
         if self.scope["method"] != "HEAD":
             offered[ANSWER] = {}
         self.scope["extensions"] = offered  # type: ignore[typeddict-item]  # more than ASGI's own
@@ -60,6 +63,31 @@ class Cycle(RequestResponseCycle):
         self.flow.resume_reading()
         body, self.body = bytes(self.body), bytearray()
         return body
+
+    def leaving(self, on_left: Callable[[], None]) -> Callable[[], object]:
+        """Have a function called when the caller hangs up; one at a time.
+
+        Returns:
+            What calls that off.
+        """
+        if self.disconnected:
+            return asyncio.get_running_loop().call_soon(on_left).cancel
+        if self._on_left is not None:
+            raise RuntimeError("Somebody else waits for this caller to hang up.")
+        self._on_left = on_left
+        self.flow.resume_reading()  # or its end would not be seen
+        return self._stays
+
+    def left(self) -> None:
+        """The caller has hung up."""
+        self.disconnected = True
+        self.message_event.set()
+        if self._on_left is not None:
+            on_left, self._on_left = self._on_left, None
+            on_left()
+
+    def _stays(self) -> None:
+        self._on_left = None
 
     async def run(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
         """Have it answered; at its end its task is no longer one of `tasks`.

@@ -18,6 +18,7 @@ from tinkex_proxy.api.asgi import (
 from tinkex_proxy.api.callers import key_of, wait_for
 from tinkex_proxy.api.calls import Services, accepted
 from tinkex_proxy.api.problems import problem_answer
+from tinkex_proxy.api.watch import leaving_of
 from tinkex_proxy.errors import DeadlineExceeded, InvalidRequest, ProxyError
 from tinkex_proxy.runtime.ledger import Answer
 
@@ -55,7 +56,8 @@ class FutureRoute:
             await read_body({}, receive, replace(self._services.settings.body, max_bytes=0))
             promise = partial(self._services.ledger.promise, entry)
             try:
-                return await wait_for(entry, None, receive, timeout_s=wait_s, promise=promise)
+                leaving = leaving_of(scope, receive)
+                return await wait_for(entry, None, leaving, timeout_s=wait_s, promise=promise)
             except DeadlineExceeded:
                 return accepted(entry)
         return entry.task.result() if entry.task.done() else accepted(entry)

@@ -38,7 +38,7 @@ from tinkex_proxy.api.sdk_refusals import held_for, refusal, spread, try_again
 from tinkex_proxy.api.sdk_seen import beat_of, seen_of
 from tinkex_proxy.api.server_timing import HEADER, server_timing
 from tinkex_proxy.api.traced import trace_named, trace_of
-from tinkex_proxy.api.watch import Released, Watch
+from tinkex_proxy.api.watch import Leaving, Released, Watch, leaving_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.errors import (
@@ -229,7 +229,7 @@ class SdkRoute:
             seen: Seen | None = None
             if opened is not None:
                 request = Request(kind.name, headers, opened, account, hold, arrived, trace)
-                answer = await self._over_lanes(request, receive)
+                answer = await self._over_lanes(request, leaving_of(scope, receive))
                 if answer is not None:
                     await send_answer(send, answer, {}, whole=send.whole)
                     return
@@ -253,7 +253,9 @@ class SdkRoute:
                 place = services.tracer.below(trace)
                 if place is not None and place is not trace:  # else it goes as it came
                     passing = placed(passing, place)
-            await self._relay(kind.operation, account, passing, receive, send, seen)
+            # Who still sends its body is heard of by who reads it.
+            leaving = leaving_of(scope, receive) if isinstance(body, bytes) else None
+            await self._relay(kind.operation, account, passing, leaving, send, seen)
 
     async def _received(
         self,
@@ -286,13 +288,13 @@ class SdkRoute:
         """Whether a call joins a lane, or has to be seen for the lanes' sake."""
         return scope["method"] == "POST" and (name in LANE_CALLS or name in _LOOKED_AT)
 
-    async def _over_lanes(self, request: Request, receive: Receive) -> Answer | None:
+    async def _over_lanes(self, request: Request, leaving: Leaving) -> Answer | None:
         """The answer to a call that concerns a lane; None to one that is relayed."""
         if request.name in LANE_CALLS:
-            return await self._lanes.submit(request, receive)
+            return await self._lanes.submit(request, leaving)
         if request.name == "retrieve_future":
             return await self._futures.retrieve(
-                request.account, request.headers, request.body, receive
+                request.account, request.headers, request.body, leaving
             )
         if request.name == "session_heartbeat":
             request.account.beat(beat_of(request.body))
@@ -303,15 +305,14 @@ class SdkRoute:
         operation: Operation,
         account: Account,
         passing: Passing,
-        receive: Receive,
+        leaving: Leaving | None,
         send: _Sending,
         seen: Seen | None,
     ) -> None:
         """Pass a request on and its answer back, for as long as its caller stays."""
-        heard = receive if isinstance(passing.body, bytes) else None  # else it is being received
         polls = operation is Operation.POLL
         try:
-            with Watch(heard, self._services.released if polls else None, send.has_begun):
+            with Watch(leaving, self._services.released if polls else None, send.has_begun):
                 if polls:
                     await self._relay_or_hold(account, passing, send, seen)
                 else:

@@ -8,16 +8,16 @@ result comes as the upstream gave it, in protobuf or JSON as the poll asks; a fa
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
-from tinkex_proxy.api.asgi import Receive
+from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.sdk_refusals import MAX_HOLD_S, try_again
 from tinkex_proxy.api.server_timing import HEADER, server_timing
-from tinkex_proxy.api.watch import Released, Watch
+from tinkex_proxy.api.watch import Leaving, Until
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import (
     CircuitOpen,
@@ -28,6 +28,7 @@ from tinkex_proxy.errors import (
 )
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.drain import Release
 from tinkex_proxy.runtime.events import CallTimed, Hub, Trained
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
@@ -40,6 +41,8 @@ from tinkex_proxy.wire.output import is_protobuf, loss_sum_of
 from tinkex_proxy.wire.sdk import json_answer
 
 __all__ = ["Running", "SdkFutures"]
+
+T = TypeVar("T")
 
 # Begins the ids of our futures; an upstream's are left to the upstream.
 _PREFIX = "tinkex-"
@@ -95,14 +98,14 @@ class SdkFutures:
 
     Args:
         ledger: keeps what they come to.
-        released: set when polls are not to be held any more.
+        release: set when polls are not to be held any more.
         clock: measures them.
         hub: is told where their time went.
     """
 
-    def __init__(self, ledger: Ledger, released: asyncio.Event, *, clock: Clock, hub: Hub) -> None:
+    def __init__(self, ledger: Ledger, release: Release, *, clock: Clock, hub: Hub) -> None:
         self._ledger = ledger
-        self._released = released
+        self._release = release
         self._clock = clock
         self._hub = hub
         self._running: dict[str, Running] = {}
@@ -193,7 +196,7 @@ class SdkFutures:
                 account.tools.hub.tell(told)
 
     async def retrieve(
-        self, account: Account, headers: Mapping[str, str], body: bytes, receive: Receive
+        self, account: Account, headers: Mapping[str, str], body: bytes, leaving: Leaving
     ) -> Answer | None:
         """Answer a poll of one of our futures; None when it is the upstream's.
 
@@ -211,7 +214,7 @@ class SdkFutures:
             entry = self._ledger.find(account.key_id, request_id)
         except FutureNotFound as gone:
             return Answer(410, msgspec.json.encode({"detail": gone.detail}))
-        await self.wait_with(entry.task, receive, MAX_HOLD_S)
+        await self.wait_with(entry.task, leaving, MAX_HOLD_S)
         if not entry.task.done() or entry.task.cancelled():
             return self._not_yet(account, request_id)
         answer = _as_asked(entry.task.result(), headers)
@@ -223,8 +226,8 @@ class SdkFutures:
 
     async def wait_with(
         self,
-        awaited: "asyncio.Future[Response] | asyncio.Future[Answer]",
-        receive: Receive,
+        awaited: "asyncio.Future[T]",
+        leaving: Leaving,
         seconds: float,
     ) -> None:
         """Wait for one thing, for so long, and as long as the caller and we are there.
@@ -232,10 +235,12 @@ class SdkFutures:
         Raises:
             CallerLeft: the caller hung up first.
         """
-        if awaited.done() or self._released.is_set():
+        if awaited.done() or self._release.is_set():
             return
-        with suppress(Released), Watch(receive, self._released):
-            await asyncio.wait((awaited,), timeout=seconds)
+        with Until(awaited, leaving, seconds, self._release) as end:
+            await end.came
+        if end.left:
+            raise CallerLeft
 
     def _not_yet(self, account: Account, request_id: str) -> Answer:
         try:

@@ -17,9 +17,10 @@ from functools import partial
 
 import msgspec
 
-from tinkex_proxy.api.asgi import CallerLeft, Receive
+from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.callers import coalesce_of, digest_of
 from tinkex_proxy.api.sdk_futures import Running, SdkFutures, Timed
+from tinkex_proxy.api.watch import Leaving
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.errors import Draining, IdempotencyKeyReused, ProxyError, UpstreamConflict
 from tinkex_proxy.runtime.account import Account
@@ -113,7 +114,7 @@ class LaneCalls:
         hold.until(entry.task)
         return True
 
-    async def submit(self, request: Request, receive: Receive) -> Answer | None:
+    async def submit(self, request: Request, leaving: Leaving) -> Answer | None:
         """Take a call on and answer its submit; None when it is to be relayed.
 
         Raises:
@@ -155,7 +156,7 @@ class LaneCalls:
                 asked=_recorded(request),
             )
             request.hold.until(entry.task)
-        return await self._admission(entry, asked, receive)
+        return await self._admission(entry, asked, leaving)
 
     def _read(self, request: Request) -> _Numbered | None:
         if request.name not in _TRAINING:
@@ -188,7 +189,7 @@ class LaneCalls:
             seq_id = int(key.rpartition("\0")[2])
             raise _reused(seq_id, "with another body") from None
 
-    async def _admission(self, entry: Entry, asked: _Numbered, receive: Receive) -> Answer:
+    async def _admission(self, entry: Entry, asked: _Numbered, leaving: Leaving) -> Answer:
         """Wait for the upstream's word on a submit."""
         promise = {"request_id": entry.id, "model_id": asked.model_id}
         running = self._futures.running(entry.id)
@@ -198,7 +199,7 @@ class LaneCalls:
             return Answer(200, msgspec.json.encode(promise))
         entry.waiters += 1
         try:
-            await self._futures.wait_with(admitted, receive, ADMISSION_S)
+            await self._futures.wait_with(admitted, leaving, ADMISSION_S)
         except CallerLeft:
             alone = entry.waiters == 1 and not running.promised
             if alone and running.model.driver.withdraw([running.call]):

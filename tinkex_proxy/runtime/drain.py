@@ -11,12 +11,14 @@ those taken on go on to their end. *leaving*: nothing is waited for any more but
 
 import asyncio
 import enum
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from tinkex_proxy.runtime.clock import Clock
 
-__all__ = ["Ending", "OpenRequests", "Stage"]
+__all__ = ["Ending", "OpenRequests", "Release", "Stage"]
 
 
 class Stage(enum.Enum):
@@ -98,3 +100,30 @@ class OpenRequests:
     async def none(self) -> None:
         """Wait until there is none."""
         await self._none.wait()
+
+
+class Release:
+    """The very end: lets go of those who are held, for they come again elsewhere."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._held: dict[object, Callable[[], None]] = {}
+
+    def is_set(self) -> bool:
+        """Whether nobody is held any more."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let everybody go, now and later."""
+        self._is_set = True
+        held, self._held = self._held, {}
+        for let_go in held.values():
+            let_go()
+
+    def hold(self, let_go: Callable[[], None]) -> Callable[[], object]:
+        """Have a function called at the end; soon, if it has come. What it gives calls that off."""
+        if self._is_set:
+            return asyncio.get_running_loop().call_soon(let_go).cancel
+        held = object()
+        self._held[held] = let_go
+        return partial(self._held.pop, held, None)

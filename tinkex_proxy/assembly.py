@@ -46,11 +46,12 @@ from tinkex_proxy.runtime.aside import Aside
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import Clock, MonotonicClock
 from tinkex_proxy.runtime.drain import Ending
-from tinkex_proxy.runtime.events import Hub, Listener, Note
+from tinkex_proxy.runtime.events import Note
 from tinkex_proxy.runtime.feed import BreakerFeed, Feed, SnapshotFeed
 from tinkex_proxy.runtime.futures import Poller
 from tinkex_proxy.runtime.gauges import breaker_number, readings, sessions
 from tinkex_proxy.runtime.history import History
+from tinkex_proxy.runtime.hub import Hub, Listener
 from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.journal import Book, Journal, NoJournal, OnFailure, StoredJournal
 from tinkex_proxy.runtime.lanes import Tools

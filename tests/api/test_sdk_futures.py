@@ -9,7 +9,7 @@ from tinkex_proxy.api import sdk_futures
 from tinkex_proxy.api.sdk_futures import SdkFutures, Timed
 from tinkex_proxy.core.timeline import Timeline
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Hub
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.journal import NoJournal
 from tinkex_proxy.runtime.ledger import Ledger, Retention
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord

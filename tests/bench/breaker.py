@@ -16,7 +16,7 @@ from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import MonotonicClock
-from tinkex_proxy.runtime.events import Hub
+from tinkex_proxy.runtime.hub import Hub
 
 CALLS = 100_000
 RUNS = 7

@@ -14,8 +14,8 @@ from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.account import Account, AccountSettings
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Hub
 from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.lanes import Tools
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.scripted import ScriptedTransport

@@ -10,7 +10,8 @@ from tinkex_proxy.core.outcome import Fault
 from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Event, Hub
+from tinkex_proxy.runtime.events import Event
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.journal import NoJournal
 from tinkex_proxy.runtime.scripted import ScriptedTransport
 from tinkex_proxy.runtime.store import Change

@@ -17,7 +17,8 @@ from tinkex_proxy.core.trip import TripSettings
 from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.breakers import Breaker, BreakerSettings
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Hub, Transition
+from tinkex_proxy.runtime.events import Transition
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.upstream import Ask, Unanswered
 
 ASK = Ask(operation=Operation.SUBMIT, path="/api/v1/x")

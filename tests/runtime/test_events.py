@@ -4,8 +4,9 @@ from typing import get_args
 
 import pytest
 
-from tinkex_proxy.runtime.events import ByKind, CallCut, Event, Hub, Note
+from tinkex_proxy.runtime.events import CallCut, Event, Note
 from tinkex_proxy.runtime.feed import BreakerFeed, SnapshotFeed
+from tinkex_proxy.runtime.hub import ByKind, Hub
 from tinkex_proxy.runtime.metrics import JournalMetrics
 
 

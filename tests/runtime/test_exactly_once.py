@@ -23,8 +23,8 @@ from tinkex_proxy.core.lane import Lane
 from tinkex_proxy.core.outcome import Fault, Operation
 from tinkex_proxy.core.retry import DISBELIEVED
 from tinkex_proxy.errors import OutcomeUnknown, ProxyError
-from tinkex_proxy.runtime.events import Hub
 from tinkex_proxy.runtime.futures import Poller
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.lanes import LaneDriver, Tools
 from tinkex_proxy.runtime.query import knows_model
 from tinkex_proxy.runtime.recognition import Assumed, Recognition

@@ -7,7 +7,8 @@ import pytest
 from tinkex_proxy.core.admission import Bound, Bounds
 from tinkex_proxy.errors import Overloaded
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Event, Hub, Note, Shed
+from tinkex_proxy.runtime.events import Event, Note, Shed
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.intake import Intake
 
 

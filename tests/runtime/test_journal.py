@@ -13,14 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tinkex_proxy.errors import JournalUnavailable
 from tinkex_proxy.runtime import journal as journal_module
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import (
-    Event,
-    Hub,
-    JournalFailed,
-    JournalMended,
-    JournalWritten,
-    Note,
-)
+from tinkex_proxy.runtime.events import Event, JournalFailed, JournalMended, JournalWritten, Note
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.journal import (
     IN_PLACE_BYTES,
     NOTE_S,

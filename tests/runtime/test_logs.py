@@ -12,7 +12,6 @@ from tinkex_proxy.runtime.events import (
     BatchLeft,
     CallTimed,
     Exchange,
-    Hub,
     JournalFailed,
     JournalMended,
     JournalWritten,
@@ -22,6 +21,7 @@ from tinkex_proxy.runtime.events import (
     SnapshotTaken,
     Transition,
 )
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.logs import LogListener, Logs, configure_logs
 from tinkex_proxy.runtime.trace_context import TraceContext
 from tinkex_proxy.runtime.whose import Whose

@@ -1,7 +1,8 @@
 import pytest
 
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import BatchLeft, Hub, Note, SnapshotTaken, Trained
+from tinkex_proxy.runtime.events import BatchLeft, Note, SnapshotTaken, Trained
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.observer import Intervals, Observer
 from tinkex_proxy.runtime.series import SNAPSHOT
 from tinkex_proxy.runtime.snapshot import Snapshot

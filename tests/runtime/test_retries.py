@@ -11,7 +11,8 @@ from tinkex_proxy.core.outcome import Fault, Operation
 from tinkex_proxy.core.retry import Happened, Kind
 from tinkex_proxy.errors import OutcomeUnknown, UpstreamFault, UpstreamThrottled
 from tinkex_proxy.runtime.clock import ManualClock
-from tinkex_proxy.runtime.events import Hub, Repeated
+from tinkex_proxy.runtime.events import Repeated
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.query import query
 from tinkex_proxy.runtime.retries import Retries
 from tinkex_proxy.runtime.submit import Admitted, Refused, Submitter

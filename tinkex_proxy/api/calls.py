@@ -44,7 +44,8 @@ from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.drain import OpenRequests, Release
-from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Hub, Note
+from tinkex_proxy.runtime.events import CallEnded, CallRecognised, CallTimed, Note
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.intake import Hold, Intake
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord

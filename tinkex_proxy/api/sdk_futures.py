@@ -29,7 +29,8 @@ from tinkex_proxy.errors import (
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.drain import Release
-from tinkex_proxy.runtime.events import CallTimed, Hub, Trained
+from tinkex_proxy.runtime.events import CallTimed, Trained
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.models import Model
 from tinkex_proxy.runtime.records import AskedRecord, CallRecord

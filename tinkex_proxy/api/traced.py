@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from tinkex_proxy.api.asgi import ASGIApp, Receive, Scope, Send, StatusNoted, pairs_of
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Hub, Served
+from tinkex_proxy.runtime.events import Served
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.trace_context import TraceContext, context_of
 from tinkex_proxy.runtime.tracer import Tracer
 

@@ -27,7 +27,8 @@ from tinkex_proxy.core.outcome import Outcome
 from tinkex_proxy.core.prospects import prospects
 from tinkex_proxy.errors import CircuitOpen
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BreakerDropped, Hub, Transition
+from tinkex_proxy.runtime.events import BreakerDropped, Transition
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["Breaker", "BreakerSettings"]

@@ -28,7 +28,6 @@ from tinkex_proxy.runtime.events import (
     FINE,
     BatchLeft,
     BreakerDropped,
-    ByKind,
     CallEnded,
     CallTimed,
     Event,
@@ -42,6 +41,7 @@ from tinkex_proxy.runtime.events import (
     Trained,
     Transition,
 )
+from tinkex_proxy.runtime.hub import ByKind
 from tinkex_proxy.runtime.troubles import Troubles, failed_unseen
 
 __all__ = ["KEPT_S", "STEP_S", "History", "Moved", "Slot", "sizes_of"]

@@ -13,7 +13,8 @@ from typing import NoReturn, Self
 from tinkex_proxy.core.admission import Admission, Bound, Bounds, Usage
 from tinkex_proxy.errors import Overloaded
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Hub, Note, Shed
+from tinkex_proxy.runtime.events import Note, Shed
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.ledger import Answer
 
 __all__ = ["Hold", "Intake"]

@@ -27,7 +27,8 @@ from typing import Final, Protocol
 
 from tinkex_proxy.errors import JournalUnavailable
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Hub, JournalFailed, JournalMended, JournalWritten, Note
+from tinkex_proxy.runtime.events import JournalFailed, JournalMended, JournalWritten, Note
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.records import Owned, UnreadableRecord, read_records
 from tinkex_proxy.runtime.store import Change, Kind, Store, StoreError
 from tinkex_proxy.runtime.tasks import Tasks

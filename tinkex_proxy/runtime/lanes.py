@@ -30,9 +30,10 @@ from tinkex_proxy.errors import (
 from tinkex_proxy.runtime.admit import Admitter, gone_for
 from tinkex_proxy.runtime.aside import LARGE_ANSWER_BYTES, LARGE_BODY_BYTES, Aside
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Hub, Note
+from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Note
 from tinkex_proxy.runtime.flights import Flights
 from tinkex_proxy.runtime.futures import LARGE_BYTES, Poller, QueueState, Waiters
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.journal import Book
 from tinkex_proxy.runtime.landing import Landing
 from tinkex_proxy.runtime.lane_pages import LanePages

@@ -20,9 +20,7 @@ import structlog
 from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.runtime.events import (
     BatchLeft,
-    ByKind,
     CallTimed,
-    Hub,
     JournalFailed,
     JournalMended,
     ModelsLost,
@@ -31,6 +29,7 @@ from tinkex_proxy.runtime.events import (
     SnapshotTaken,
     Transition,
 )
+from tinkex_proxy.runtime.hub import ByKind, Hub
 from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["LEVELS", "LogListener", "Logs", "configure_logs"]

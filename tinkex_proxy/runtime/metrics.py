@@ -27,7 +27,6 @@ from tinkex_proxy.core.breaker import TRANSITIONS, State
 from tinkex_proxy.runtime.events import (
     BatchLeft,
     BreakerDropped,
-    ByKind,
     CallCut,
     CallEnded,
     CallRecognised,
@@ -41,6 +40,7 @@ from tinkex_proxy.runtime.events import (
     Shed,
     Transition,
 )
+from tinkex_proxy.runtime.hub import ByKind
 from tinkex_proxy.runtime.series import SERIES, Refused
 from tinkex_proxy.runtime.tallies import Ladder, Tally
 from tinkex_proxy.runtime.trace_context import recorded

@@ -12,7 +12,8 @@ that a proxy at rest is silent.
 from collections.abc import Callable
 
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, ByKind, Hub, SnapshotTaken, Trained
+from tinkex_proxy.runtime.events import BatchLeft, SnapshotTaken, Trained
+from tinkex_proxy.runtime.hub import ByKind, Hub
 from tinkex_proxy.runtime.series import SNAPSHOT
 from tinkex_proxy.runtime.snapshot import Snapshot
 

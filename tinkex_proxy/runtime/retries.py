@@ -14,7 +14,8 @@ from tinkex_proxy.core.advice import NO_ADVICE, Advice
 from tinkex_proxy.core.budget import RetryBudget
 from tinkex_proxy.core.retry import Asking, Happened, Kind, Policy, Spent, row_of
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Hub, Repeated
+from tinkex_proxy.runtime.events import Repeated
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.whose import Whose
 
 __all__ = ["Retries"]

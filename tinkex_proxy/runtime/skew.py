@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from tinkex_proxy.runtime.events import ByKind, Exchange
+from tinkex_proxy.runtime.events import Exchange
+from tinkex_proxy.runtime.hub import ByKind
 
 __all__ = ["Skew"]
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.core.timeline import UPSTREAM, Part
-from tinkex_proxy.runtime.events import ByKind, CallTimed
+from tinkex_proxy.runtime.events import CallTimed
 from tinkex_proxy.runtime.futures import QUEUE_STATES
+from tinkex_proxy.runtime.hub import ByKind
 from tinkex_proxy.runtime.metrics import Children
 from tinkex_proxy.runtime.series import SERIES, Refused
 from tinkex_proxy.runtime.tallies import Ladder, Tally

@@ -31,7 +31,8 @@ from tinkex_proxy.core.retry import Kind
 from tinkex_proxy.errors import ApiKeyRefused, UpstreamFault
 from tinkex_proxy.runtime.breakers import Breaker
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import Exchange, Hub
+from tinkex_proxy.runtime.events import Exchange
+from tinkex_proxy.runtime.hub import Hub
 from tinkex_proxy.runtime.pace import Leave, Pace
 from tinkex_proxy.runtime.retries import Retries
 from tinkex_proxy.runtime.trace_context import TraceContext

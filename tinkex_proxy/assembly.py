@@ -26,7 +26,7 @@ from tinkex_proxy.api.calls import PlainSettings, Services
 from tinkex_proxy.api.dashboard import Dashboard, dashboard_router
 from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.lifecycle import Lifecycle
-from tinkex_proxy.api.operations import Operations, Readiness, Scraped
+from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
 from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings, sdk_routes
 from tinkex_proxy.api.snapshots import Snapshots
@@ -263,6 +263,7 @@ def build(
         lifespan=_lifespan(proxy, transport, tasks, sight),
         bind_host=settings.server.host,
         allowed_hosts=settings.server.allowed_hosts,
+        hub=hub,
     )
     proxy.app = app
     _feed(reloads, services, makings, app, sdk)
@@ -278,11 +279,10 @@ class _Sight:
     feed: BreakerFeed
     snapshot: Snapshot
     snapshots: SnapshotFeed
-    observer: Observer
     history: History
     registry: CollectorRegistry
     skew: Skew
-    scraped: Scraped | None
+    scraped: CollectorRegistry | None
     lag: LoopLag | None
     spans: "SpanExport | None"
     logs: Logs
@@ -295,30 +295,30 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     feed = BreakerFeed(run, clock=clock, wall_clock=now)
     snapshots = SnapshotFeed(run, clock=clock, wall_clock=now, kept=KEPT_SNAPSHOTS)
     snapshot = Snapshot(clock, max_bins=settings.metrics.histogram_max_size)
-    observer = Observer(snapshot)
     history = History(clock=clock, wall_clock=now)
     registry = registry_of_process()
     skew = Skew(now)
-    listeners: list[Listener] = [LogListener(), feed, snapshots, observer, history]
-    scraped: Scraped | None = None
+    listeners: list[Listener] = [LogListener(), feed, snapshots, Observer(snapshot), history]
+    scraped: CollectorRegistry | None = None
     lag: LoopLag | None = None
     if settings.metrics.enabled:
-        metrics = Metrics(registry, snapshot.refused)
-        scraped = Scraped(registry, metrics.http)
+        scraped = registry
         lag = LoopLag(clock, lag_metric(registry).observe)
         timing = TimingMetrics(registry, snapshot.refused)
-        listeners += [metrics, JournalMetrics(registry), timing, skew]
+        counting = Metrics(registry, snapshot.refused), JournalMetrics(registry)
+        listeners += [*counting, timing, skew]
     spans = _span_export(settings, clock)
     if spans is not None:
         listeners.append(spans)
     hub = Hub(
         listeners,
         on_broken=lambda error: log.error("an event listener failed", error=repr(error)),
+        later=clock.call_later,
     )
     if spans is not None:
         spans.note = hub.tell
     logs = Logs(settings.log.level, settings.log.format, hub)
-    told = feed, snapshot, snapshots, observer, history
+    told = feed, snapshot, snapshots, history
     return _Sight(hub, *told, registry, skew, scraped, lag, spans, logs)
 
 
@@ -551,7 +551,7 @@ def _operations(proxy: Proxy, sight: _Sight) -> Operations:
             lambda: [(account.key_id, account.upstream.breaker) for account in services.accounts],
             proxy.feed,
         ),
-        snapshots=Snapshots(proxy.snapshot, proxy.snapshots, sight.observer.on_request),
+        snapshots=Snapshots(proxy.snapshot, proxy.snapshots),
         lifecycle=Lifecycle(
             ending=proxy.ending,
             running=partial(_running, services),

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from tests.api.conftest import listening
 from tests.hostile import attack, keys_of, named_by_callers, series_of
 from tinkex_proxy.api.http_metrics import SDK_CALLS, instrument
+from tinkex_proxy.runtime.events import RequestEnded
 from tinkex_proxy.runtime.metrics import Metrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -25,8 +26,14 @@ class Measured:
         self.requests: list[int] = []
         self.begun, self.over = asyncio.Event(), asyncio.Event()
         self._routes(self.app)
-        http = Metrics(self.registry).http
-        instrument(self.app, self.registry, http, lambda status, _: self.requests.append(status))
+        metrics = Metrics(self.registry)
+
+        def tell(event: RequestEnded) -> None:
+            metrics.on_event(event)
+            if event.wanted and event.status is not None:
+                self.requests.append(event.status)
+
+        instrument(self.app, self.registry, tell)
 
     def _routes(self, app: FastAPI) -> None:
         @app.get("/v1/models/{model_id}")

@@ -3,6 +3,7 @@
 import pytest
 
 from tinkex_proxy.runtime.clock import ManualClock
+from tinkex_proxy.runtime.events import RequestEnded
 from tinkex_proxy.runtime.observer import Observer
 from tinkex_proxy.runtime.snapshot import Snapshot
 
@@ -17,16 +18,21 @@ def observer(snapshot: Snapshot) -> Observer:
     return Observer(snapshot)
 
 
+def answered(observer: Observer, status: int, seconds: float) -> None:
+    """A caller's request was answered."""
+    observer.on_event(RequestEnded("/v1/sample", "POST", status, seconds, wanted=True))
+
+
 def test_three_requests_are_counted_by_how_they_ended(observer, snapshot) -> None:
     for status, ms in ((200, 10), (200, 20), (500, 40)):
-        observer.on_request(status, ms / 1000)
+        answered(observer, status, ms / 1000)
     counted = [snapshot.counted(f"tinkex.requests.{n}") for n in ("total", "success", "failure")]
     assert counted == [3, 2, 1]
 
 
 def test_their_durations_have_tinkexs_quantiles(observer, snapshot) -> None:
     for status, ms in ((200, 10), (200, 20), (500, 40)):
-        observer.on_request(status, ms / 1000)
+        answered(observer, status, ms / 1000)
     shown = snapshot.get_snapshot("tinkex.request.duration_ms")
     assert (shown["count"], shown["mean"]) == (3, pytest.approx(23.3, abs=0.05))
     assert [shown[p] for p in ("p50", "p95", "p99")] == [20, 40, 40]
@@ -65,6 +71,6 @@ def test_an_empty_histogram_has_a_count_and_nothing_else(observer, snapshot) -> 
     ("status", "ok"), [(200, 1), (202, 1), (301, 0), (404, 0), (408, 0), (429, 0), (503, 0)]
 )
 def test_only_2xx_is_a_success(observer, snapshot, status: int, ok: int) -> None:
-    observer.on_request(status, 0.01)
+    answered(observer, status, 0.01)
     counted = [snapshot.counted(f"tinkex.requests.{n}") for n in ("success", "failure")]
     assert counted == [ok, 1 - ok]

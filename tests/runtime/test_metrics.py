@@ -21,6 +21,7 @@ from tinkex_proxy.runtime.events import (
     ModelsLost,
     Note,
     Repeated,
+    RequestEnded,
     Shed,
     Transition,
 )
@@ -215,7 +216,7 @@ def test_a_trace_that_is_recorded_is_an_exemplar(registry) -> None:
     metrics.on_event(CallEnded("forward", "ok", 0.1))
     place = TraceContext(traced, "b" * 16, 1)
     metrics.on_event(Exchange("submit", 200, Outcome.SUCCESS, 0.002, trace=place))
-    metrics.http.count("/v1/forward", "POST", "2xx", 18.0, trace_id=traced)
+    metrics.on_event(RequestEnded("/v1/forward", "POST", 200, 18.0, traced))
     lines = [line for line in open_metrics(registry).decode().splitlines() if traced in line]
     assert {line.partition("{")[0] for line in lines} == {
         "tinkex_proxy_call_duration_seconds_bucket",

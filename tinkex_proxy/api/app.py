@@ -16,6 +16,7 @@ from tinkex_proxy.api.openapi import openapi_document
 from tinkex_proxy.api.operations import Operations, operations_router
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import MethodNotAllowed, ProxyError, RouteNotFound
+from tinkex_proxy.runtime.hub import Hub
 
 __all__ = ["make_app"]
 
@@ -29,8 +30,9 @@ def make_app(
     lifespan: Lifespan,
     bind_host: str,
     allowed_hosts: Sequence[str],
+    hub: Hub,
 ) -> Guard:
-    """Put the routes together behind the guard."""
+    """Put the routes together behind the guard; the hub is told of requests."""
     # The page at /docs works offline: FastAPI's own loads its scripts from another host.
     app = FastAPIOffline(
         redoc_url=None,
@@ -44,9 +46,9 @@ def make_app(
     app.add_exception_handler(HTTPException, _not_routed)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     measuring = None
-    if (scraped := ops.scraped) is not None:
-        measuring = instrument(app, scraped.registry, scraped.http, ops.snapshots.on_request)
-    direct = Direct(app, plain_routes, measuring)
+    if ops.scraped is not None:
+        measuring = instrument(app, ops.scraped, hub.tell)
+    direct = Direct(app, plain_routes, measuring, hub.flush)
     return Guard(direct, bind_host=bind_host, allowed_hosts=allowed_hosts)
 
 

@@ -26,12 +26,19 @@ class Direct:
         app: the framework's, which answers what is not found here.
         routes: all routes of it; those of callers with a fixed path are found.
         measuring: measures a route's requests; None where nothing is measured.
+        before: called before the framework is: its requests are mostly those of who looks at what
+            was counted.
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Iterable[BaseRoute], measuring: Measuring | None
+        self,
+        app: ASGIApp,
+        routes: Iterable[BaseRoute],
+        measuring: Measuring | None,
+        before: Callable[[], None],
     ) -> None:
         self._app = app
+        self._before = before
         self._measuring = measuring
         self._found: dict[tuple[object, object], ASGIApp] = {}
         for route in routes:
@@ -54,5 +61,8 @@ class Direct:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        app = self._found.get((scope.get("method"), scope.get("path")), self._app)
+        app = self._found.get((scope.get("method"), scope.get("path")))
+        if app is None:
+            self._before()
+            app = self._app
         return app(scope, receive, send)

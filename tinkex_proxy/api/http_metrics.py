@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -23,10 +23,10 @@ from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentato
 
 from tinkex_proxy.api.asgi import CALLERS, SDK_ROUTE, ASGIApp, Receive, Scope, Send, StatusNoted
 from tinkex_proxy.api.traced import place_of
-from tinkex_proxy.runtime.metrics import HttpMetrics, class_of
+from tinkex_proxy.runtime.events import RequestEnded
 from tinkex_proxy.runtime.trace_context import recorded
 
-__all__ = ["METHODS", "SDK_CALLS", "OnRequest", "instrument"]
+__all__ = ["METHODS", "SDK_CALLS", "instrument"]
 
 # What routes here take; the parser lets some 45 methods through.
 METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "POST"})
@@ -68,25 +68,24 @@ _WAITING: Final = frozenset(
     }
 )
 
-# Told the status and the seconds of each request of a caller that was answered.
-OnRequest = Callable[[int, float], None]
+# Told of each request.
+Tell: TypeAlias = Callable[[RequestEnded], None]
 
 
 def instrument(
-    app: FastAPI, registry: CollectorRegistry, counted: HttpMetrics, on_request: OnRequest
+    app: FastAPI, registry: CollectorRegistry, tell: Tell
 ) -> Callable[[ASGIApp, str], ASGIApp]:
     """Measure the requests to an app, whose routes are all there.
 
     Args:
         app: whose requests.
         registry: where the instrumentator would put series of its own; it has none.
-        counted: counts them all.
-        on_request: told of those that callers make, but for what only waits.
+        tell: told of them all.
 
     Returns:
         What measures one route of a caller's, to which requests find their way past the app.
     """
-    counter = _Counter(counted, on_request)
+    counter = _Counter(tell)
     app.add_middleware(_Measured, registry=registry, counter=counter, templates=_paths(app))
     return partial(_Timed, counter)
 
@@ -101,24 +100,20 @@ def _paths(app: FastAPI) -> dict[int, str]:
 
 
 class _Counter:
-    """Counts a request that has ended, whoever measured it."""
+    """Tells of a request that has ended, whoever measured it."""
 
-    def __init__(self, counted: HttpMetrics, on_request: OnRequest) -> None:
-        self._counted = counted
-        self._on_request = on_request
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
 
     def ended(self, scope: Scope, handler: str, status: int | None, seconds: float) -> None:
-        """Count one; `status` is None where there was no answer, and its caller has left."""
+        """Tell of one; `status` is None where there was no answer, and its caller has left."""
         path, method = scope["path"], str(scope["method"])
         if handler == SDK_ROUTE and path in _SDK_PATHS:
             handler = str(path)
         method = method if method in METHODS else "other"
-        told = "none" if status is None else class_of(status)
-        trace = place_of(scope)
-        trace_id = None if trace is None else recorded(trace)
-        self._counted.count(handler, method, told, seconds, trace_id=trace_id)
-        if status is not None and handler.startswith(CALLERS) and handler not in _WAITING:
-            self._on_request(status, seconds)
+        trace_id = recorded(place_of(scope))
+        wanted = handler.startswith(CALLERS) and handler not in _WAITING
+        self._tell(RequestEnded(handler, method, status, seconds, trace_id, wanted))
 
 
 class _Timed:

@@ -21,9 +21,8 @@ from tinkex_proxy.runtime.accounts import Accounts
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.intake import Intake
 from tinkex_proxy.runtime.logs import Logs
-from tinkex_proxy.runtime.metrics import HttpMetrics
 
-__all__ = ["Operations", "Readiness", "Scraped", "operations_router"]
+__all__ = ["Operations", "Readiness", "operations_router"]
 
 # What ends a page in the format of OpenMetrics.
 _END: Final = b"# EOF\n"
@@ -54,28 +53,15 @@ class Readiness:
         return None if self.reached else self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class Scraped:
-    """What `/metrics` gives.
-
-    Attributes:
-        registry: all series.
-        http: those of HTTP requests.
-    """
-
-    registry: CollectorRegistry
-    http: HttpMetrics
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """What the operators' routes read."""
+    """What the operators' routes read; `scraped` is what `/metrics` gives, where there is such."""
 
     accounts: Accounts
     clock: Clock
     intake: Intake
     readiness: Readiness
-    scraped: Scraped | None
+    scraped: CollectorRegistry | None
     upstream: str
     config: Callable[[], Mapping[str, object]]
     version: Mapping[str, object]
@@ -95,7 +81,7 @@ def operations_router(ops: Operations) -> APIRouter:
     _insight(router, ops)
     router.include_router(snapshots_router(ops.snapshots))
     if ops.scraped is not None:
-        _metrics(router, ops.scraped.registry)
+        _metrics(router, ops.scraped)
     return router
 
 

@@ -1,7 +1,6 @@
 """The routes of the snapshot: all metrics or one, as JSON; forgetting them; following them."""
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -23,12 +22,10 @@ class Snapshots:
     Attributes:
         snapshot: the metrics.
         feed: tells of them in intervals.
-        on_request: counts a caller's request into them: its status, its seconds.
     """
 
     snapshot: Snapshot
     feed: Feed
-    on_request: Callable[[int, float], None]
 
 
 def snapshots_router(snapshots: Snapshots) -> APIRouter:

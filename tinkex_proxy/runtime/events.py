@@ -33,6 +33,7 @@ __all__ = [
     "ModelsLost",
     "Note",
     "Repeated",
+    "RequestEnded",
     "Served",
     "Shed",
     "SnapshotTaken",
@@ -71,6 +72,26 @@ class Exchange(msgspec.Struct, frozen=True):
     fault: str | None = None
     date: str | None = None
     route: str | None = None
+
+
+class RequestEnded(msgspec.Struct, frozen=True):
+    """An HTTP request has ended.
+
+    Attributes:
+        handler: the template of its route.
+        method: its method.
+        status: of its answer; None when its caller left without one.
+        duration_s: how long it took.
+        trace_id: the trace that it is part of, if that is recorded.
+        wanted: whether a caller asked for something by it, and not only whether it is there yet.
+    """
+
+    handler: str
+    method: str
+    status: int | None
+    duration_s: float
+    trace_id: str | None = None
+    wanted: bool = False
 
 
 class BatchLeft(msgspec.Struct, frozen=True):
@@ -259,6 +280,7 @@ Event = (
     | CallTimed
     | ModelsLost
     | Repeated
+    | RequestEnded
     | Shed
     | JournalWritten
     | JournalFailed

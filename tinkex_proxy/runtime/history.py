@@ -14,7 +14,7 @@ and not its end. Losses are per datum: calls of different sizes are then one cur
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Never
 
@@ -174,14 +174,16 @@ class History(ByKind):
         self.curves = Curves()
         self.troubles = Troubles()
         counted: dict[type[Event], Callable[[Never], None]] = {
-            Exchange: self._exchange,
-            CallEnded: self._ended,
-            CallTimed: self._timed,
             BatchLeft: self._left,
             Repeated: self._repeated,
             Trained: self._trained,
         }
-        super().__init__({**dict.fromkeys(_KEPT, self._keep), **counted})
+        together: dict[type[Event], Callable[[Sequence[Never]], None]] = {
+            Exchange: self._exchanges,
+            CallEnded: self._ended,
+            CallTimed: self._timed,
+        }
+        super().__init__({**dict.fromkeys(_KEPT, self._keep), **counted}, together)
 
     @property
     def number(self) -> int:
@@ -247,45 +249,50 @@ class History(ByKind):
         if shut:
             yield begin, now
 
-    def _ended(self, ended: CallEnded) -> None:
-        """Count a call that failed; how the others fared is told with their time."""
-        if ended.code == "ok":
-            return
-        if ended.operation not in _NO_CALLS:
-            self._now().calls[ended.code] += 1
-        self._wrong(ended)
+    def _ended(self, events: Sequence[CallEnded]) -> None:
+        """Count calls that failed; how the others fared is told with their time."""
+        for ended in events:
+            if ended.code == "ok":
+                continue
+            if ended.operation not in _NO_CALLS:
+                self._now().calls[ended.code] += 1
+            self._wrong(ended)
 
-    def _timed(self, timed: CallTimed) -> None:
-        """Count a call that was taken on, and where its time went."""
-        if timed.operation in _NO_CALLS:
+    def _timed(self, events: Sequence[CallTimed]) -> None:
+        """Count calls that were taken on, and where their time went."""
+        calls = [timed for timed in events if timed.operation not in _NO_CALLS]
+        if not calls:
             return
         slot = self._now()
-        slot.timed += 1
-        spent_s = slot.spent_s
-        for part, seconds in timed.timeline.sums().items():
-            spent_s[part] += seconds
-        if timed.code == "ok":
-            slot.calls["ok"] += 1
-            slot.took_ms.add(timed.timeline.whole_s * 1000)
-        elif failed_unseen(timed):
-            slot.calls[timed.code] += 1
-            self._wrong(timed)
+        slot.timed += len(calls)
+        spent_s, took_ms = slot.spent_s, slot.took_ms
+        for timed in calls:
+            line = timed.timeline
+            for part, seconds in line.sums().items():
+                spent_s[part] += seconds
+            if timed.code == "ok":
+                slot.calls["ok"] += 1
+                took_ms.add(line.whole_s * 1000)
+            elif failed_unseen(timed):
+                slot.calls[timed.code] += 1
+                self._wrong(timed)
 
-    def _exchange(self, exchange: Exchange) -> None:
-        outcome = exchange.outcome
-        if outcome is Outcome.NEUTRAL:
+    def _exchanges(self, events: Sequence[Exchange]) -> None:
+        judged = [event for event in events if event.outcome is not Outcome.NEUTRAL]
+        if not judged:
             return
         slot = self._now()
-        if outcome is Outcome.SUCCESS:
-            slot.answered += 1
-            return
-        if outcome is Outcome.THROTTLED:
-            slot.throttled += 1
-        elif exchange.status is None:
-            slot.silences += 1
-        else:
-            slot.faults += 1
-        self._wrong(exchange)
+        for exchange in judged:
+            if exchange.outcome is Outcome.SUCCESS:
+                slot.answered += 1
+                continue
+            if exchange.outcome is Outcome.THROTTLED:
+                slot.throttled += 1
+            elif exchange.status is None:
+                slot.silences += 1
+            else:
+                slot.faults += 1
+            self._wrong(exchange)
 
     def _repeated(self, repeated: Repeated) -> None:
         self._now().repeated += repeated.sent

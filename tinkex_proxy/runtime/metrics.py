@@ -9,7 +9,8 @@ go when it does, for callers may bring a new key with every call: they are as ma
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -37,6 +38,7 @@ from tinkex_proxy.runtime.events import (
     JournalWritten,
     ModelsLost,
     Repeated,
+    RequestEnded,
     Shed,
     Transition,
 )
@@ -48,7 +50,6 @@ from tinkex_proxy.runtime.troubles import of_lane
 
 __all__ = [
     "Children",
-    "HttpMetrics",
     "JournalMetrics",
     "Metrics",
     "Readings",
@@ -129,9 +130,6 @@ class Metrics(ByKind):
     Args:
         registry: where the series are kept.
         refused: counts updates of what is beyond a bound.
-
-    Attributes:
-        http: counts HTTP requests.
     """
 
     def __init__(self, registry: CollectorRegistry, refused: Refused | None = None) -> None:
@@ -153,33 +151,38 @@ class Metrics(ByKind):
         self._unretried = make.counters("tinkex_proxy_retries_refused_total")
         self._lost = make.counter("tinkex_proxy_models_lost_total")
         self._shed = make.counters("tinkex_proxy_shed_total")
-        self.http = HttpMetrics(make)
+        self._http_requests = make.counters("http_requests_total")
+        self._http_seconds = make.ladders("http_request_duration_seconds")
         super().__init__(
             {
                 BatchLeft: self._count_batch,
                 BreakerDropped: self._dropped,
                 CallCut: self._count_cut,
-                CallEnded: self._count_call,
                 CallRecognised: self._count_recognised,
-                CallTimed: self._count_timed,
-                Exchange: self._count_exchange,
                 ModelsLost: self._count_lost,
                 Repeated: self._count_repeated,
                 Shed: self._count_shed,
                 Transition: self._moved,
-            }
+            },
+            {
+                CallEnded: self._count_calls,
+                CallTimed: self._count_timed,
+                Exchange: self._count_exchanges,
+                RequestEnded: self._count_requests,
+            },
         )
 
-    def _count_exchange(self, event: Exchange) -> None:
-        operation, trace = event.operation, event.trace
-        code = "none" if event.status is None else class_of(event.status)
-        self._exchanges[operation, code, event.outcome.label].inc()
-        exemplar = None if trace is None else _exemplar(recorded(trace))
-        self._exchange_seconds[operation].observe(event.duration_s, exemplar)
+    def _count_exchanges(self, events: Sequence[Exchange]) -> None:
+        counted = Counter((event.operation, event.status, event.outcome) for event in events)
+        for (operation, status, outcome), number in counted.items():
+            self._exchanges[operation, class_of(status), outcome.label].inc(number)
+        told = ((event.operation, event.duration_s, recorded(event.trace)) for event in events)
+        _observe(self._exchange_seconds, told)
 
-    def _count_timed(self, event: CallTimed) -> None:
-        if of_lane(event):
-            self._calls[event.operation, event.code].inc()
+    def _count_timed(self, events: Sequence[CallTimed]) -> None:
+        for event in events:
+            if of_lane(event):
+                self._calls[event.operation, event.code].inc()
 
     def _count_repeated(self, event: Repeated) -> None:
         counted = self._retries if event.sent else self._unretried
@@ -197,11 +200,19 @@ class Metrics(ByKind):
     def _count_lost(self, event: ModelsLost) -> None:
         self._lost.inc(event.models)
 
-    def _count_call(self, ended: CallEnded) -> None:
-        operation, trace_id = ended.operation, ended.trace_id
-        self._calls[operation, ended.code].inc()
-        exemplar = None if trace_id is None else _exemplar(trace_id)
-        self._call_seconds[operation].observe(ended.duration_s, exemplar)
+    def _count_calls(self, events: Sequence[CallEnded]) -> None:
+        counted = Counter((event.operation, event.code) for event in events)
+        for named, number in counted.items():
+            self._calls[named].inc(number)
+        told = ((event.operation, event.duration_s, event.trace_id) for event in events)
+        _observe(self._call_seconds, told)
+
+    def _count_requests(self, events: Sequence[RequestEnded]) -> None:
+        counted = Counter((event.handler, event.method, event.status) for event in events)
+        for (handler, method, status), number in counted.items():
+            self._http_requests[handler, method, class_of(status)].inc(number)
+        told = (((each.handler, each.method), each.duration_s, each.trace_id) for each in events)
+        _observe(self._http_seconds, told)
 
     def _count_batch(self, left: BatchLeft) -> None:
         self._flushes[left.reason].inc()
@@ -223,47 +234,23 @@ class Metrics(ByKind):
 _CLASSES: Final = {number: f"{number}xx" for number in range(1, 6)}
 
 
-def class_of(status: int) -> str:
-    """The class of a status, such as 4xx; an upstream may answer what is of none."""
-    return _CLASSES.get(status // 100, "other")
+def class_of(status: int | None) -> str:
+    """The class of a status, such as 4xx; an upstream may answer what is of none, or nothing."""
+    return "none" if status is None else _CLASSES.get(status // 100, "other")
 
 
-def _exemplar(trace_id: str | None) -> dict[str, str] | None:
-    return None if trace_id is None else {"trace_id": trace_id}
-
-
-class HttpMetrics:
-    """Counts HTTP requests.
-
-    Args:
-        make: makes the series.
-    """
-
-    def __init__(self, make: _Maker) -> None:
-        self._requests = make.counters("http_requests_total")
-        self._seconds = make.ladders("http_request_duration_seconds")
-
-    def count(
-        self,
-        handler: str,
-        method: str,
-        status: str,
-        duration_s: float,
-        *,
-        trace_id: str | None = None,
-    ) -> None:
-        """Count one request that has ended.
-
-        Args:
-            handler: the template of its route.
-            method: its method.
-            status: class of its status.
-            duration_s: how long it took.
-            trace_id: the trace that it is part of, if that is recorded.
-        """
-        self._requests[handler, method, status].inc()
-        exemplar = None if trace_id is None else _exemplar(trace_id)
-        self._seconds[handler, method].observe(duration_s, exemplar)
+def _observe(
+    ladders: Children[Ladder], told: Iterable[tuple[str | tuple[str, ...], float, str | None]]
+) -> None:
+    """Count durations, each with its labels and, if it is part of one, its trace."""
+    plain: defaultdict[str | tuple[str, ...], list[float]] = defaultdict(list)
+    for labels, seconds, trace_id in told:
+        if trace_id is None:
+            plain[labels].append(seconds)
+        else:
+            ladders[labels].observe(seconds, {"trace_id": trace_id})
+    for labels, each in plain.items():
+        ladders[labels].observe_all(each)
 
 
 class JournalMetrics:

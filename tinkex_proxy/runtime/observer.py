@@ -9,10 +9,10 @@ at level info where there were requests since the last one and at debug where th
 that a proxy at rest is silent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, SnapshotTaken, Trained
+from tinkex_proxy.runtime.events import BatchLeft, RequestEnded, SnapshotTaken, Trained
 from tinkex_proxy.runtime.hub import ByKind, Hub
 from tinkex_proxy.runtime.series import SNAPSHOT
 from tinkex_proxy.runtime.snapshot import Snapshot
@@ -31,7 +31,9 @@ class Observer(ByKind):
         self._snapshot = snapshot
         for row in SNAPSHOT.values():
             snapshot.declare(row.name, row.kind)
-        super().__init__({BatchLeft: self._left, Trained: self._trained})
+        super().__init__(
+            {BatchLeft: self._left, Trained: self._trained}, {RequestEnded: self._answered}
+        )
 
     def _left(self, event: BatchLeft) -> None:
         if event.datums:  # an optim_step goes alone, and would halve the mean
@@ -41,12 +43,17 @@ class Observer(ByKind):
         name = "tinkex.training.loss_total"
         self._snapshot.record_summary(name, event.loss, event.model_id)
 
-    def on_request(self, status: int, duration_s: float) -> None:
-        """Count one request of a caller that was answered."""
-        ok = 200 <= status < 300
-        self._snapshot.increment("tinkex.requests.total")
-        self._snapshot.increment("tinkex.requests.success" if ok else "tinkex.requests.failure")
-        self._snapshot.record_histogram("tinkex.request.duration_ms", duration_s * 1000)
+    def _answered(self, events: Sequence[RequestEnded]) -> None:
+        """Count requests of callers that were answered."""
+        took_ms, good = [], 0
+        for event in events:
+            if event.wanted and event.status is not None:
+                good += 200 <= event.status < 300
+                took_ms.append(event.duration_s * 1000)
+        self._snapshot.increment("tinkex.requests.total", len(took_ms))
+        self._snapshot.increment("tinkex.requests.success", good)
+        self._snapshot.increment("tinkex.requests.failure", len(took_ms) - good)
+        self._snapshot.record_histogram("tinkex.request.duration_ms", *took_ms)
 
 
 class Intervals:
@@ -86,6 +93,7 @@ class Intervals:
 
     def _tell(self) -> None:
         self.start()
+        self._hub.flush()
         total = self._snapshot.counted("tinkex.requests.total")
         failed = self._snapshot.counted("tinkex.requests.failure")
         before = self._before if total >= self._before[0] else (0.0, 0.0)  # else it was reset

@@ -87,17 +87,19 @@ class Snapshot:
         if name in self._gauges or self._may_begin(name, "gauge"):
             self._gauges[name] = value
 
-    def record_histogram(self, name: str, value: float) -> None:
-        """Count one value, finite and not negative; another is refused."""
+    def record_histogram(self, name: str, *values: float) -> None:
+        """Count values, finite and not negative; others are refused."""
         histogram = self._histograms.get(name)
         if histogram is None:
             if not self._may_begin(name, "histogram"):
                 return
             histogram = self._histograms[name]
-        try:
-            histogram.add(value, self._clock.now())
-        except ValueError:
-            self.refused.count += 1
+        now = self._clock.now()
+        for value in values:
+            try:
+                histogram.add(value, now)
+            except ValueError:
+                self.refused.count += 1
 
     def record_summary(self, name: str, value: float, series: str) -> None:
         """Take one value of a series, such as a model, into a summary."""

@@ -6,6 +6,7 @@ are updated by the event loop's thread alone, which is also the one that reads t
 
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.samples import Exemplar
@@ -75,3 +76,11 @@ class Ladder(Histogram):
         bucket.value += 1
         if exemplar is not None:
             bucket.set_exemplar(Exemplar(exemplar, amount))
+
+    def observe_all(self, amounts: Iterable[float]) -> None:
+        """Count some values."""
+        total, bounds, buckets = self._sum.value, self._upper_bounds, self._buckets
+        for amount in amounts:
+            total += amount
+            buckets[bisect_left(bounds, amount)].value += 1
+        self._sum.value = total

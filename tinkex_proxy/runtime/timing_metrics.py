@@ -4,7 +4,8 @@ A part that a call did not come to is not observed: the count says how many did,
 sum of all parts what share of all time it took.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -35,20 +36,26 @@ class TimingMetrics(ByKind):
         row = SERIES[name]
         self._held = Children(Tally(name, row.text, row.labels, registry=registry), refused)
         self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
-        super().__init__({CallTimed: self._count})
+        super().__init__({}, {CallTimed: self._count})
 
-    def _count(self, event: CallTimed) -> None:
-        named, line = event.operation, event.timeline
-        parts, ladders = line.sums(), self._by_operation.get(named) or self._bind(named)
-        own_s = 0.0
-        for part, seconds in parts.items():
-            ladders[part].observe(seconds)
-            own_s += 0.0 if part in UPSTREAM else seconds
-        self._overhead[named].observe(own_s)
-        if line.held is not None:
-            state = line.held.state
-            state = state if state in QUEUE_STATES else QUEUE_STATES[-1]
-            self._held[named, state].inc(parts.get(Part.UPSTREAM_QUEUE, 0.0))
+    def _count(self, events: Sequence[CallTimed]) -> None:
+        spent: defaultdict[tuple[str, Part], list[float]] = defaultdict(list)
+        overhead: defaultdict[str, list[float]] = defaultdict(list)
+        for event in events:
+            named, line = event.operation, event.timeline
+            parts, own_s = line.sums(), 0.0
+            for part, seconds in parts.items():
+                spent[named, part].append(seconds)
+                own_s += 0.0 if part in UPSTREAM else seconds
+            overhead[named].append(own_s)
+            if line.held is not None:
+                state = line.held.state
+                state = state if state in QUEUE_STATES else QUEUE_STATES[-1]
+                self._held[named, state].inc(parts.get(Part.UPSTREAM_QUEUE, 0.0))
+        for (named, part), each in spent.items():
+            (self._by_operation.get(named) or self._bind(named))[part].observe_all(each)
+        for named, each in overhead.items():
+            self._overhead[named].observe_all(each)
 
     def _bind(self, operation: str) -> Mapping[Part, Ladder]:
         """Make all parts of an operation at its first call.

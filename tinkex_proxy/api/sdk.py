@@ -16,6 +16,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from tinkex_proxy.api.asgi import (
+    ANSWER,
     SDK_ROUTE,
     Message,
     Receive,
@@ -126,8 +127,11 @@ class _Sending:
     def __call__(self, message: Message) -> Awaitable[None]:
         """Take a message of an answer, and see to it that it is sent."""
         if not self.begun and self.timed is not None:
-            line = self.timed.timeline
-            line.enter(Part.DOWNLOAD, self._clock.now())
+            line, now = self.timed.timeline, self._clock.now()
+            if message["type"] == ANSWER:  # all of it
+                line.end(now)
+            else:
+                line.enter(Part.DOWNLOAD, now)
             headers = message.get("headers")
             if isinstance(headers, list):
                 headers.append((HEADER.encode(), server_timing(line).encode()))

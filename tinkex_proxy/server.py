@@ -161,6 +161,7 @@ async def _run(
 ) -> int:
     config = uvicorn.Config(
         proxy.app,
+        interface="asgi3",
         http=Connection,
         log_config=None,
         access_log=False,

@@ -26,6 +26,7 @@ async def listening(app: object) -> AsyncIterator[str]:
     server = PartingServer(
         uvicorn.Config(
             app,
+            interface="asgi3",
             http=Connection,
             log_config=None,
             access_log=False,

@@ -25,6 +25,7 @@ __all__ = [
     "StatusNoted",
     "announced",
     "body_there",
+    "body_within",
     "headers_of",
     "pairs_of",
     "read_body",
@@ -120,14 +121,21 @@ async def read_body(
     receive: Receive,
     limits: BodyLimits,
     hold: Hold | None = None,
-    *,
-    there: bytes | None = None,
 ) -> bytes:
     """Read the whole body, as `read_pieces` does, and join it here and now."""
+    return b"".join(await read_pieces(headers, receive, limits, hold))
+
+
+def body_within(scope: Scope, limits: BodyLimits, hold: Hold) -> bytes | None:
+    """The whole body, if it has come (`body_there`); None if it has to be read.
+
+    Raises:
+        Overloaded, PayloadTooLarge: as for one that is read.
+    """
+    there = body_there(scope)
     if there is not None:
         _fit(len(there), limits, hold)
-        return there
-    return b"".join(await read_pieces(headers, receive, limits, hold))
+    return there
 
 
 async def read_pieces(
@@ -135,8 +143,6 @@ async def read_pieces(
     receive: Receive,
     limits: BodyLimits,
     hold: Hold | None = None,
-    *,
-    there: bytes | None = None,
 ) -> list[bytes]:
     """Read the whole body, in the pieces in which it comes.
 
@@ -146,7 +152,6 @@ async def read_pieces(
         limits: what it may be.
         hold: grows as long as the body is announced to be, or with it; None where it is so short
             that nobody counts it.
-        there: the body, where it has come whole and `body_there` gave it.
 
     Raises:
         BodyStalled: nothing of it came for too long.
@@ -155,9 +160,7 @@ async def read_pieces(
         Overloaded: there is no room for it; where its length was announced, nothing of it was read.
         PayloadTooLarge: it says that it is, or turns out to be, longer than it may be.
     """
-    _fit(announced(headers) if there is None else len(there), limits, hold)
-    if there is not None:
-        return [there]
+    _fit(announced(headers), limits, hold)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:

@@ -19,7 +19,7 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
-    body_there,
+    body_within,
     headers_of,
     read_pieces,
     send_answer,
@@ -231,8 +231,9 @@ class CallRoute:
         services, path = self._services, str(scope["path"])
         if wishes.idempotency_key is None:  # else it may be no further call, and has to be read
             hold.count()
-        limits, there = services.settings.body, body_there(scope)
-        pieces = await read_pieces(headers, receive, limits, hold, there=there)
+        limits = services.settings.body
+        come = body_within(scope, limits, hold)
+        pieces = [come] if come is not None else await read_pieces(headers, receive, limits, hold)
         turn, begun = None, False
         if large := sum(map(len, pieces)) >= LARGE_BODY_BYTES:
             turn = services.accounts.of(key_of(headers)).turns.join()

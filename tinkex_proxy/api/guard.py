@@ -13,7 +13,7 @@ The checks sit below the framework, so that a route added later cannot forget th
 
 import ipaddress
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Final
 
 from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send, pairs_of, send_answer
@@ -62,16 +62,13 @@ class Guard:
         self._ours: set[bytes] = set()
         self._names = {*_LOOPBACK_NAMES, self._bind_host, *(h.lower() for h in allowed_hosts)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http" and not self._is_known(scope):
             error = self._refusal(scope)
             if error is not None:
-                request_id = uuid.uuid4().hex
-                answer = problem_answer(error, instance=str(scope["path"]), request_id=request_id)
-                await send_answer(send, answer, {"x-request-id": request_id, "connection": "close"})
-                return
-        await self._app(scope, receive, send)
+                return _refuse(error, scope, send)
+        return self._app(scope, receive, send)
 
     def _is_known(self, scope: Scope) -> bool:
         """Whether a program asks, by a name that was found to be ours before; as nearly always."""
@@ -119,6 +116,12 @@ class Guard:
         if name in self._names:
             return True
         return _is_address(name) if self._any_address else _is_loopback(name)
+
+
+async def _refuse(error: ProxyError, scope: Scope, send: Send) -> None:
+    request_id = uuid.uuid4().hex
+    answer = problem_answer(error, instance=str(scope["path"]), request_id=request_id)
+    await send_answer(send, answer, {"x-request-id": request_id, "connection": "close"})
 
 
 def _nothing() -> tuple[list[str], list[str], list[str], list[str], list[str]]:

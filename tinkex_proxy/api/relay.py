@@ -18,7 +18,6 @@ from tinkex_proxy.api.asgi import (
     Scope,
     Send,
     announced,
-    body_there,
     pairs_of,
     read_body,
 )
@@ -114,7 +113,6 @@ async def relay(  # noqa: PLR0913 - what a relayed request is made of
 
 
 async def body_of(
-    scope: Scope,
     headers: Mapping[str, str],
     receive: Receive,
     limits: BodyLimits,
@@ -123,7 +121,6 @@ async def body_of(
     """A request's body, to be passed on: whole if it is short, else as it comes.
 
     Args:
-        scope: what it came as.
         headers: its headers by name.
         receive: gives its body.
         limits: what the body may be.
@@ -137,7 +134,7 @@ async def body_of(
     """
     size = announced(headers)
     if size <= WHOLE_BYTES or size > limits.max_bytes:
-        return await read_body(headers, receive, limits, hold, there=body_there(scope))
+        return await read_body(headers, receive, limits, hold)
     hold.grow(WHOLE_BYTES)
     return _pieces(receive)
 

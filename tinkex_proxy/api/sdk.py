@@ -22,7 +22,7 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
-    body_there,
+    body_within,
     headers_of,
     read_pieces,
     send_answer,
@@ -163,41 +163,38 @@ class SdkRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        kind = kind_of(str(scope["method"]), str(scope["path"]))
         services = self._services
+        kind = kind_of(str(scope["method"]), str(scope["path"]))
+        operation, began, code = kind.operation, services.clock.now(), "ok"
+        sending = _Sending(send, services.clock, whole=takes_answers(scope))
         # The end waits for what was taken on; polls can be put to whoever comes after us.
-        counted = services.polls if kind.operation is Operation.POLL else services.open
-        with counted:
-            sending = _Sending(send, services.clock, whole=takes_answers(scope))
-            await self._serve(kind, scope, receive, sending)
+        with services.polls if operation is Operation.POLL else services.open:
+            try:
+                self._let_in(operation, str(scope["method"]))
+                await self._answer(kind, scope, receive, sending)
+            except CallerLeft:
+                code = _LEFT
+            except asyncio.CancelledError:
+                if sending.begun or not services.released.is_set():
+                    raise
+                lost = OutcomeUnknown("The proxy stopped before the answer was there.")
+                code = lost.code
+                await send_answer(sending, refusal(lost), {"x-request-id": sending.request_id})
+            except ProxyError as error:
+                code = error.code
+                answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
+                if operation is Operation.POLL and answer.status >= 500:
+                    answer = await self._held(None, error.detail, error.retry_after_s)
+                await send_answer(sending, answer, {"x-request-id": sending.request_id})
+            finally:
+                self._tell(kind.told, code, began, sending, scope)
 
-    async def _serve(self, kind: Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
-        services, operation = self._services, kind.operation
-        began, code = services.clock.now(), "ok"
-        try:
-            if services.draining and operation in {Operation.SUBMIT, Operation.QUERY}:
-                raise Draining(
-                    "The proxy is shutting down and takes no new calls.", retry_after_s=1.0
-                )
-            if scope["method"] in _NOT_RELAYED:
-                raise MethodNotAllowed(f"{scope['method']} is not passed on.")
-            await self._answer(kind, scope, receive, send)
-        except CallerLeft:
-            code = _LEFT
-        except asyncio.CancelledError:
-            if send.begun or not services.released.is_set():
-                raise
-            lost = OutcomeUnknown("The proxy stopped before the answer was there.")
-            code = lost.code
-            await send_answer(send, refusal(lost), {"x-request-id": send.request_id})
-        except ProxyError as error:
-            code = error.code
-            answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
-            if operation is Operation.POLL and answer.status >= 500:
-                answer = await self._held(None, error.detail, error.retry_after_s)
-            await send_answer(send, answer, {"x-request-id": send.request_id})
-        finally:
-            self._tell(kind.told, code, began, send, scope)
+    def _let_in(self, operation: Operation, method: str) -> None:
+        """Refuse what is not taken at all, or not any more."""
+        if self._services.draining and operation in {Operation.SUBMIT, Operation.QUERY}:
+            raise Draining("The proxy is shutting down and takes no new calls.", retry_after_s=1.0)
+        if method in _NOT_RELAYED:
+            raise MethodNotAllowed(f"{method} is not passed on.")
 
     def _tell(self, named: str, code: str, began: float, send: _Sending, scope: Scope) -> None:
         """A request has ended: tell how, and where its time went if it was relayed."""
@@ -274,10 +271,12 @@ class SdkRoute:
         lanes = self._settings.lanes
         if not (lanes and name in LANE_CALLS):
             hold.count()  # what is for a lane may be a repetition, and has to be read first
+        come = body_within(scope, limits, hold)
         if not (lanes and self._looks_at(scope, name)):
-            return await body_of(scope, headers, receive, limits, hold), None
-        there = body_there(scope)
-        pieces = await read_pieces(headers, receive, limits, hold, there=there)
+            if come is not None:
+                return come, None
+            return await body_of(headers, receive, limits, hold), None
+        pieces = [come] if come is not None else await read_pieces(headers, receive, limits, hold)
         most = min(limits.max_bytes, UNCOUNTED_BYTES) if hold.exempt else limits.max_bytes
         body, whole = await self._services.aside.copy(
             partial(_opened, headers, pieces, most),

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
+import uvloop
 
+from tests.api.conftest import listening
 from tinkex_proxy.api import connections, half_closing
 from tinkex_proxy.api.asgi import ANSWER, body_there
 from tinkex_proxy.api.connections import Connection, PartingServer
 from tinkex_proxy.api.listener import listen_tcp
 
+BURST = 200
 LARGE = 8 * 1024 * 1024
 HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: a socket that is closed is reset
@@ -155,6 +158,33 @@ async def test_who_is_refused_in_the_middle_of_an_upload_reads_why(serve: Serve)
         await client.writer.drain()
     assert "connection: close" in await client.answer()
     assert await client.ended()
+
+
+def test_a_burst_is_taken_together() -> None:
+    """uvloop takes one connection in each turn of its loop: the last would wait for long."""
+    came = []
+
+    async def app(scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        came.append(scope["client"])
+        await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
+
+    async def burst() -> list[bytes]:
+        async with listening(app) as url:
+            place = ("127.0.0.1", int(url.rpartition(":")[2]))
+            callers = [socket.create_connection(place) for _ in range(BURST)]
+            for caller in callers:
+                caller.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            for _ in range(BURST // 4):
+                await asyncio.sleep(0)
+            assert len(came) == BURST
+            answers = [await asyncio.to_thread(caller.recv, 1000) for caller in callers]
+            for caller in callers:
+                caller.close()
+            return answers
+
+    assert all(answer.endswith(b"ok") for answer in uvloop.run(burst()))
 
 
 async def test_who_says_nothing_more_and_stays_is_left_after_a_while(

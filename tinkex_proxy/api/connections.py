@@ -13,6 +13,11 @@ that sends its next call on an idle connection at that moment finds it broken. H
 * an idle connection is ended only after a last wait in which a request would still be answered, and
   only when no byte of one is there.
 
+And without keeping anybody waiting at the door: libuv, below uvloop, takes one connection in each
+turn of the event loop. Those that work make the turns long, so that of a burst of two thousand the
+last ones were still waiting after ten seconds, while the first had hundreds of answers. So whenever
+one has come, those behind it are taken too.
+
 What remains is inherent in HTTP/1.1: a request that is sent on an idle connection in the very
 moment in which its end is on the way is not read and not answered (RFC 9112, section 9.5). Its
 sender sees the end without an answer, never a reset; nothing ran.
@@ -22,8 +27,9 @@ import asyncio
 import contextlib
 import select
 import socket
+import sys
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import httptools
@@ -43,6 +49,8 @@ __all__ = ["Connection", "PartingServer"]
 AT_ONCE_S: Final = 1.0
 # A request that has just come is read within a turn of the event loop.
 GLANCE_S: Final = 0.01
+# Connections that are taken in one turn of the event loop, which each of them makes longer.
+TAKEN_AT_ONCE: Final = 128
 
 
 class _Parting(ServerState):
@@ -52,6 +60,7 @@ class _Parting(ServerState):
         super().__init__()
         self.farewell = False
         self.last_wait_s = 0.0
+        self.on_connection: Callable[[], object] = lambda: None
 
 
 class Connection(HttpToolsProtocol):
@@ -68,6 +77,7 @@ class Connection(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(HalfClosing(transport, self.loop))
+        self.server_state.on_connection()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -240,6 +250,35 @@ class PartingServer(ListeningServer):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._parting = self.server_state = _Parting()
+        self._listeners: list[socket.socket] = []
+        self._looks = False
+        self._taking: set[asyncio.Task[None]] = set()
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and take connections together when they come together."""
+        await super().startup(sockets)
+        self._listeners = sockets or []
+        for listener in self._listeners:
+            listener.settimeout(0)
+        self._parting.on_connection = self._look
+
+    def _look(self) -> None:
+        """One has come: see in a moment whether there are more."""
+        if not (self._looks or self.should_exit):
+            self._looks = True
+            asyncio.get_running_loop().call_soon(self._take_more)
+
+    def _take_more(self) -> None:
+        self._looks = False
+        if self.should_exit:  # the end takes them itself
+            return
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for new in _untaken(listener, TAKEN_AT_ONCE):
+                task = loop.create_task(self._take(new))
+                self._taking.add(task)
+                task.add_done_callback(self._taking.discard)
 
     def say_farewell(self) -> None:
         """Let every answer from now on say that it is its connection's last."""
@@ -256,15 +295,24 @@ class PartingServer(ListeningServer):
         self._parting.last_wait_s = last_wait_s
         self.should_exit = True
 
+    async def _take(self, new: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._connection, new)
+        except OSError:  # it is gone already
+            new.close()
+
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; connections that the kernel has taken and we have not are answered too."""
+        self._parting.on_connection = lambda: None
+        if self._taking:
+            await asyncio.wait(self._taking)
         taken = [new for listener in sockets or [] for new in _untaken(listener)]
         for server in self.servers:
             server.close()
-        loop = asyncio.get_running_loop()
         for new in taken:
-            await loop.connect_accepted_socket(self._connection, new)
+            await self._take(new)
         await super().shutdown(sockets)
         if self.force_exit:  # uvicorn would leave the application where it is
             with contextlib.suppress(TimeoutError):
@@ -278,12 +326,10 @@ class PartingServer(ListeningServer):
         return [one for one in self._parting.connections if isinstance(one, Connection)]
 
 
-def _untaken(listener: socket.socket) -> list[socket.socket]:
+def _untaken(listener: socket.socket, most: int = sys.maxsize) -> list[socket.socket]:
     """The connections that wait in the kernel; closing the listener would reset them."""
     taken: list[socket.socket] = []
-    listener.settimeout(0)
-    while True:
-        try:
+    with contextlib.suppress(OSError):  # there are none, or no more files may be opened
+        while len(taken) < most:
             taken.append(listener.accept()[0])
-        except OSError:
-            return taken
+    return taken

@@ -117,7 +117,7 @@ class Release:
         """Let everybody go, now and later."""
         self._is_set = True
         held, self._held = self._held, {}
-        for let_go in held.values():
+        for let_go in list(held.values()):
             let_go()
 
     def hold(self, let_go: Callable[[], None]) -> Callable[[], object]:

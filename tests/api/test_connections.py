@@ -161,7 +161,7 @@ async def test_who_is_refused_in_the_middle_of_an_upload_reads_why(serve: Serve)
 
 
 def test_a_burst_is_taken_together() -> None:
-    """uvloop takes one connection in each turn of its loop: the last would wait for long."""
+    """uvloop takes one in each turn of its loop, and the last would wait for long."""
     came = []
 
     async def app(scope, receive, send) -> None:

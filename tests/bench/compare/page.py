@@ -11,7 +11,7 @@ _HEAD = """Machine: {machine}.
 
 Versions: {versions}.
 
-{rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 15 s).
+{rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 10 s).
 
 | what | target | measured | | an empty proxy (uvicorn + our client) |
 |---|---|---|---|---|

@@ -61,7 +61,7 @@ LOADS = (
     Load("c=1", 1, absent=_LARGE_ONLY),
     Load("c=16", 16, absent=_LARGE_ONLY),
     Load("c=256", 256, least_s=3, absent=_LARGE_ONLY),
-    Load("c=2000", 2000, least_s=15, absent=_LARGE_ONLY | {LITELLM_NAME}),
+    Load("c=2000", 2000, least_s=10, absent=_LARGE_ONLY | {LITELLM_NAME}),
     Load("5 MB c=4", 4, large=True, absent=_SMALL_ONLY),
 )
 BY_LOAD = {load.name: load for load in LOADS}

@@ -109,7 +109,7 @@ class Hub:
     Args:
         listeners: who is told, in this order.
         on_broken: told the exception of a listener that raised.
-        later: has a function called after so many seconds; None: nothing is gathered.
+        later: has a function called after so many seconds; None: what is gathered is told at once.
     """
 
     def __init__(
@@ -144,18 +144,20 @@ class Hub:
             gathered.flush()
 
     def _who_hears(self, kind: type[Event]) -> tuple[Callable[[Event], None], ...]:
+        found = (_handler(each, kind) for each in self._listeners)
+        hearers = [handler for handler in found if handler is not None]
         by_kind = [each for each in self._listeners if isinstance(each, ByKind)]
         together = [each.together[kind] for each in by_kind if kind in each.together]
-        found = [_handler(each, kind, gathers=self._later is not None) for each in self._listeners]
-        hearers = [handler for handler in found if handler is not None]
-        if together and self._later is not None:
+        if together:
             gathering = _Gathering(together, self._on_broken, self._begun)
             self._gathered.append(gathering)
             hearers.append(gathering.take)
         return tuple(hearers)
 
     def _begun(self) -> None:
-        if not self._waits and self._later is not None:
+        if self._later is None:
+            self.flush()
+        elif not self._waits:
             self._waits = True
             self._later(GATHERED_S, self._over)
 
@@ -164,12 +166,9 @@ class Hub:
         self.flush()
 
 
-def _handler(
-    listener: Listener, kind: type[Event], *, gathers: bool
-) -> Callable[[Event], None] | None:
+def _handler(listener: Listener, kind: type[Event]) -> Callable[[Event], None] | None:
     """What of a listener takes a record of a kind by itself; None where nothing does."""
     if isinstance(listener, ByKind):
-        one_by_one = kind in listener.together and not gathers
-        return listener.on_event if one_by_one else listener.handlers.get(kind)
+        return listener.handlers.get(kind)
     kinds = getattr(listener, "KINDS", None)
     return listener.on_event if kinds is None or kind in kinds else None

@@ -11,6 +11,7 @@ go when it does, for callers may bring a new key with every call: they are as ma
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -173,16 +174,13 @@ class Metrics(ByKind):
         )
 
     def _count_exchanges(self, events: Sequence[Exchange]) -> None:
-        counted = Counter((event.operation, event.status, event.outcome) for event in events)
-        for (operation, status, outcome), number in counted.items():
-            self._exchanges[operation, class_of(status), outcome.label].inc(number)
+        ends = ((each.operation, class_of(each.status), each.outcome.label) for each in events)
+        _count(self._exchanges, ends)
         told = ((event.operation, event.duration_s, recorded(event.trace)) for event in events)
         _observe(self._exchange_seconds, told)
 
     def _count_timed(self, events: Sequence[CallTimed]) -> None:
-        for event in events:
-            if of_lane(event):
-                self._calls[event.operation, event.code].inc()
+        _count(self._calls, ((each.operation, each.code) for each in events if of_lane(each)))
 
     def _count_repeated(self, event: Repeated) -> None:
         counted = self._retries if event.sent else self._unretried
@@ -201,16 +199,13 @@ class Metrics(ByKind):
         self._lost.inc(event.models)
 
     def _count_calls(self, events: Sequence[CallEnded]) -> None:
-        counted = Counter((event.operation, event.code) for event in events)
-        for named, number in counted.items():
-            self._calls[named].inc(number)
+        _count(self._calls, ((event.operation, event.code) for event in events))
         told = ((event.operation, event.duration_s, event.trace_id) for event in events)
         _observe(self._call_seconds, told)
 
     def _count_requests(self, events: Sequence[RequestEnded]) -> None:
-        counted = Counter((event.handler, event.method, event.status) for event in events)
-        for (handler, method, status), number in counted.items():
-            self._http_requests[handler, method, class_of(status)].inc(number)
+        ends = ((each.handler, each.method, class_of(each.status)) for each in events)
+        _count(self._http_requests, ends)
         told = (((each.handler, each.method), each.duration_s, each.trace_id) for each in events)
         _observe(self._http_seconds, told)
 
@@ -234,9 +229,16 @@ class Metrics(ByKind):
 _CLASSES: Final = {number: f"{number}xx" for number in range(1, 6)}
 
 
+@lru_cache(maxsize=1000)  # each call asks twice, and there are no more
 def class_of(status: int | None) -> str:
     """The class of a status, such as 4xx; an upstream may answer what is of none, or nothing."""
     return "none" if status is None else _CLASSES.get(status // 100, "other")
+
+
+def _count(tallies: Children[Tally], told: Iterable[tuple[str, ...]]) -> None:
+    """Count what has these labels."""
+    for labels, number in Counter(told).items():
+        tallies[labels].inc(number)
 
 
 def _observe(

@@ -265,7 +265,7 @@ class PartingServer(ListeningServer):
 
     def _look(self) -> None:
         """One has come: see in a moment whether there are more."""
-        if not (self._looks or self.should_exit):
+        if not self._looks:
             self._looks = True
             asyncio.get_running_loop().call_soon(self._take_more)
 
@@ -305,7 +305,6 @@ class PartingServer(ListeningServer):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; connections that the kernel has taken and we have not are answered too."""
-        self._parting.on_connection = lambda: None
         if self._taking:
             await asyncio.wait(self._taking)
         taken = [new for listener in sockets or [] for new in _untaken(listener)]

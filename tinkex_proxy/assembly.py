@@ -282,7 +282,6 @@ class _Sight:
     history: History
     registry: CollectorRegistry
     skew: Skew
-    scraped: CollectorRegistry | None
     lag: LoopLag | None
     spans: "SpanExport | None"
     logs: Logs
@@ -299,10 +298,8 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
     registry = registry_of_process()
     skew = Skew(now)
     listeners: list[Listener] = [LogListener(), feed, snapshots, Observer(snapshot), history]
-    scraped: CollectorRegistry | None = None
     lag: LoopLag | None = None
     if settings.metrics.enabled:
-        scraped = registry
         lag = LoopLag(clock, lag_metric(registry).observe)
         timing = TimingMetrics(registry, snapshot.refused)
         counting = Metrics(registry, snapshot.refused), JournalMetrics(registry)
@@ -319,7 +316,7 @@ def _sight(settings: Settings, clock: Clock) -> _Sight:
         spans.note = hub.tell
     logs = Logs(settings.log.level, settings.log.format, hub)
     told = feed, snapshot, snapshots, history
-    return _Sight(hub, *told, registry, skew, scraped, lag, spans, logs)
+    return _Sight(hub, *told, registry, skew, lag, spans, logs)
 
 
 def _span_export(settings: Settings, clock: Clock) -> "SpanExport | None":
@@ -537,7 +534,7 @@ def _operations(proxy: Proxy, sight: _Sight) -> Operations:
         clock=services.clock,
         intake=services.intake,
         readiness=proxy.readiness,
-        scraped=sight.scraped,
+        scraped=sight.registry if settings.metrics.enabled else None,
         upstream=upstream,
         config=lambda: masked(proxy.reloads.settings),
         version={

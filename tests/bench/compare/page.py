@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tests.bench.compare.contestants import OURS
 from tests.bench.compare.figures import Figures, Place
+from tests.bench.compare.rounds import LOADS
 from tests.bench.compare.runs import Run
 from tests.bench.compare.targets import Judged
 
@@ -11,7 +12,7 @@ _HEAD = """Machine: {machine}.
 
 Versions: {versions}.
 
-{rounds} rounds, turns of {seconds} s (with 256 callers at least 3 s, with 2,000 at least 10 s).
+{rounds} rounds, turns of {seconds} s ({longer}).
 
 | what | target | measured | | an empty proxy (uvicorn + our client) |
 |---|---|---|---|---|
@@ -76,6 +77,11 @@ def section(run: Run, figures: Figures, targets: Sequence[Judged], pictures: str
         versions=run.versions,
         rounds=run.rounds,
         seconds=run.seconds,
+        longer=", ".join(
+            f"with {load.connections:,} callers at least {load.least_s} s"
+            for load in LOADS
+            if load.least_s > 1
+        ),
         targets=target_rows(targets),
     )
     tables = [f"#### {load}\n\n{load_table(figures, load)}" for load in run.loads]

@@ -11,6 +11,9 @@ import psutil
 from tests.faults.harness import Process
 
 EVERY_S = 1.0
+# Answers are kept for those who repeat a call, and records for the page: as many as fit, and with
+# the load of a soak they have come to that in a minute.
+WARM_S = 55.0
 MIB = 1024 * 1024
 
 
@@ -61,10 +64,16 @@ def slope_per_s(points: Sequence[tuple[float, float]]) -> float:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
-def growth_mib(readings: Sequence[Reading]) -> float:
-    """What the last process grew by in the second half, by the line through its readings."""
+def growth_mib(readings: Sequence[Reading]) -> float | None:
+    """What the last process grew by in the second half, by the line through its readings.
+
+    None where that half began before the process had been up for `WARM_S`: it would be the growth
+    of caches and arenas that fill up.
+    """
     last = [one for one in readings if one.pid == readings[-1].pid]
     half = last[len(last) // 2 :]
+    if half[0].at_s - last[0].at_s < WARM_S:
+        return None
     return slope_per_s([(one.at_s, one.rss_mib) for one in half]) * (half[-1].at_s - half[0].at_s)
 
 

@@ -40,10 +40,11 @@ def test_a_slope_is_of_the_nearest_line() -> None:
 
 def test_growth_is_of_the_last_process_in_its_second_half() -> None:
     """What came before is a warm-up; what was killed is another process."""
-    killed = [Reading(at, 1, 500 + at, 9) for at in range(10)]
-    warm = [Reading(10 + at, 2, 50 + 10 * at, 9) for at in range(4)]
-    flat = [Reading(14 + at, 2, 90 + at / 2, 9) for at in range(4)]
-    assert growth_mib(killed + warm + flat) == pytest.approx(1.5)
+    killed = [Reading(at, 1, 500 + at, 9) for at in range(100)]
+    warm = [Reading(100 + at, 2, 50 + 10 * at, 9) for at in range(60)]
+    flat = [Reading(160 + at, 2, 90 + at / 2, 9) for at in range(60)]
+    assert growth_mib(killed + warm + flat) == pytest.approx(29.5)
+    assert growth_mib(killed + flat) is None, "up for half a minute where its second half begins"
 
 
 def test_series_of_a_name_are_added_up_by_label() -> None:

@@ -3,10 +3,11 @@
 import asyncio
 import sys
 import threading
+from functools import partial
 
 import pytest
 
-from tinkex_proxy.runtime.aside import GIVE_WAY_S, Aside
+from tinkex_proxy.runtime.aside import GIVE_WAY_S, Aside, spread
 
 
 @pytest.fixture
@@ -67,3 +68,29 @@ async def test_what_fails_there_fails_here(aside) -> None:
     for large in (True, False):
         with pytest.raises(ValueError, match="wrong"):
             await aside.do(work, large=large)
+
+
+async def test_what_is_spread_leaves_turns_of_the_loop_to_others() -> None:
+    seen: list[object] = []
+
+    async def others() -> None:
+        while len(seen) < 9:
+            seen.append("others")
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await spread([partial(seen.append, number) for number in range(5)], at_a_time=2)
+    await beside
+    assert [one for one in seen if one != "others"] == [0, 1, 2, 3, 4]
+    assert seen[:7] == [0, 1, "others", 2, 3, "others", 4]
+
+
+async def test_what_is_spread_is_done_although_nobody_waits_for_it_any_more() -> None:
+    done: list[int] = []
+    doing = asyncio.create_task(spread([partial(done.append, n) for n in range(5)], at_a_time=1))
+    await asyncio.sleep(0)
+    assert done == [0]
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+    assert done == [0, 1, 2, 3, 4]

@@ -146,6 +146,17 @@ async def test_calls_share_a_request_and_get_their_own_part(driver, service) -> 
     assert shares[0].output.metrics == {}
 
 
+async def test_a_large_answer_is_not_written_to_all_of_its_callers_in_one_turn(
+    driver, service, monkeypatch
+) -> None:
+    monkeypatch.setattr("tinkex_proxy.runtime.lanes.TURN_BYTES", 1)
+    calls = driver.put([train(1), train(2), train(3)], deadline=None)
+    await calls[0].answer
+    assert [call.answer.done() for call in calls] == [True, False, False]
+    assert len(await answers(calls)) == 3
+    assert len(service.submits) == 1
+
+
 async def test_numbers_have_no_gap_whatever_is_shared(driver, service) -> None:
     await answers(driver.put([train(1), train(2), STEP, train(3), STEP], deadline=None))
     assert [(s["path"], s["seq_id"]) for s in service.submits] == [

@@ -28,7 +28,13 @@ from tinkex_proxy.errors import (
     UpstreamFault,
 )
 from tinkex_proxy.runtime.admit import Admitter, gone_for
-from tinkex_proxy.runtime.aside import LARGE_ANSWER_BYTES, LARGE_BODY_BYTES, Aside
+from tinkex_proxy.runtime.aside import (
+    LARGE_ANSWER_BYTES,
+    LARGE_BODY_BYTES,
+    TURN_BYTES,
+    Aside,
+    spread,
+)
 from tinkex_proxy.runtime.clock import Clock
 from tinkex_proxy.runtime.events import BatchEnded, BatchLeft, Note
 from tinkex_proxy.runtime.flights import Flights
@@ -417,8 +423,9 @@ class LaneDriver:
                 partial(read, response, works, counts, batch_id=batch_id),
                 large=len(response.body) >= LARGE_ANSWER_BYTES,
             )
-            for call, answer in zip(calls, answers, strict=True):
-                self.answer(call, answer)
+            told = [partial(self.answer, *each) for each in zip(calls, answers, strict=True)]
+            at_a_time = max(1, len(told) * TURN_BYTES // max(1, len(response.body)))
+            await spread(told, at_a_time=at_a_time)
             code = "ok"
         except ProxyError as error:
             code = error.code

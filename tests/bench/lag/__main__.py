@@ -62,7 +62,7 @@ def loads(model_id: str) -> list[Load]:
     plain = "/v1/forward_backward"
     return [
         Load("nothing", None, 0),
-        Load("small plain calls, 16 callers", Call(plain, msgspec.json.encode(small)), 16),
+        Load("plain, one datum, 16 callers", Call(plain, msgspec.json.encode(small)), 16),
         Load("plain, 5 MB, one caller", Call(plain, msgspec.json.encode(large)), 1),
         Load("plain, 5 MB, 4 callers", Call(plain, msgspec.json.encode(large)), 4),
         Load("SDK, relayed, 5 MB, 4 callers", LARGE, 4, mode="transparent"),

@@ -28,7 +28,9 @@ alone happens first. What moved is left in `moves` for whoever drives it to take
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
+
+import msgspec
 
 from tinkex_proxy.core.circuit import TRANSITIONS, Circuit, Force, Move, State, Verdict
 from tinkex_proxy.core.trip import Trip, TripSettings
@@ -79,7 +81,7 @@ class GateSettings:
     probe_lease_s: float = 120.0
 
 
-class Permit(NamedTuple):
+class Permit(msgspec.Struct, frozen=True, gc=False):
     """Leave to send one request, good for one generation.
 
     Attributes:

@@ -17,8 +17,6 @@ be refused. A question goes first in its place.
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import msgspec
 from msgspec.structs import replace
@@ -248,11 +246,17 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        permit = await self._permit(operation)
-        with self._relaying(operation, passing, permit) as relaying:
+        way = _Way(operation, passing, await self._permit(operation), self._clock.now())
+        status: int | None = None
+        try:
             async with self._transport.relay(self._with_key(passing)) as passed:
-                relaying.answered(passed)
+                status = passed.status
+                self._paced(operation, way.began, passed)
                 yield passed
+        except BaseException as error:
+            self._broke_off(way, status, error)
+            raise
+        self._answered(way, status)
 
     async def relay_whole(self, operation: Operation, passing: Passing) -> Passed:
         """The same, where the answer is short: it is there whole, or not at all.
@@ -261,17 +265,55 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        permit = await self._permit(operation)
-        with self._relaying(operation, passing, permit) as relaying:
+        if operation is Operation.SUBMIT:  # nothing that has to be waited for
+            permit: Permit | None = self.breaker.acquire()
+        else:
+            permit = await self._permit(operation)
+        began = self._clock.now()
+        try:
             passed = await self._transport.relay_whole(self._with_key(passing))
-            relaying.answered(passed)
-            return passed
+        except BaseException as error:
+            self._broke_off(_Way(operation, passing, permit, began), None, error)
+            raise
+        self._paced(operation, began, passed)
+        self._answered(_Way(operation, passing, permit, began), passed.status)
+        return passed
 
-    def _relaying(
-        self, operation: Operation, passing: Passing, permit: Permit | None
-    ) -> "_Relaying":
-        pace, clock, hub = self.pace, self._clock, self._hub
-        return _Relaying(operation, passing, self.breaker, permit, pace, clock, hub)
+    def _paced(self, operation: Operation, began: float, passed: Passed) -> None:
+        """Hear what the head of an answer says about the pace."""
+        if operation is Operation.SUBMIT:
+            refused = passed.status >= 400
+            wait_s = advice_of(decoded(passed.headers)).wait_s if refused else None
+            self.pace.heard(began, passed.status, wait_s=wait_s)
+
+    def _answered(self, way: "_Way", status: int) -> None:
+        """A relayed request was answered, to the end."""
+        outcome = of_status(way.operation, status)
+        self._ended(way, status, outcome, f"{way.passing.path} answered {status}", None)
+
+    def _broke_off(self, way: "_Way", status: int | None, error: BaseException) -> None:
+        """A relayed request came to no answer, or to a part of one.
+
+        Raises:
+            Unanswered: that was the upstream's doing.
+        """
+        if not isinstance(error, TransportFault):
+            self._ended(way, status, Outcome.NEUTRAL, "cancelled", None)
+            return
+        detail, silence = f"{way.passing.path}: {error.detail}", error.fault.value
+        self._ended(way, status, of_fault(error.fault), detail, silence)
+        raise Unanswered(error.fault, error.detail) from None
+
+    def _ended(
+        self, way: "_Way", status: int | None, outcome: Outcome, detail: str, silence: str | None
+    ) -> None:
+        operation, passing = way.operation, way.passing
+        if way.permit is not None:
+            timed, calls = operation is not Operation.POLL, passing.calls
+            self.breaker.settle(way.permit, outcome, detail, timed=timed, calls=calls)
+        path, took_s = passing.path.partition("?")[0], self._clock.now() - way.began
+        told = (operation.label, status, outcome, took_s, passing.method, path)
+        self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
 
     async def _permit(self, operation: Operation) -> Permit | None:
         """Leave to send; None for what goes without. Before a poll that would probe, a question.
@@ -324,70 +366,20 @@ class Upstream:
         return Request(ask.method, ask.path, headers, ask.body, timeout_s, ask.on_head)
 
 
-class _Relaying:
-    """A request of a caller's own on its way: as a context, it is judged and told of at its end."""
+class _Way(msgspec.Struct, frozen=True):
+    """A request of a caller's own on its way.
 
-    __slots__ = (
-        *("_began", "_breaker", "_clock", "_hub", "_operation", "_pace", "_passing", "_permit"),
-        "_status",
-    )
+    Attributes:
+        operation: how it is judged.
+        passing: the request.
+        permit: leave to send it, where it needs any.
+        began: the moment at which it went.
+    """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what an exchange is made of
-        self,
-        operation: Operation,
-        passing: Passing,
-        breaker: Breaker,
-        permit: Permit | None,
-        pace: Pace,
-        clock: Clock,
-        hub: Hub,
-    ) -> None:
-        self._operation = operation
-        self._passing = passing
-        self._breaker = breaker
-        self._permit = permit
-        self._pace = pace
-        self._clock = clock
-        self._hub = hub
-        self._began = clock.now()
-        self._status: int | None = None
-
-    def answered(self, passed: Passed) -> None:
-        """Note an answer's head."""
-        self._status = passed.status
-        if self._operation is Operation.SUBMIT:
-            refused = passed.status >= 400
-            wait_s = advice_of(decoded(passed.headers)).wait_s if refused else None
-            self._pace.heard(self._began, passed.status, wait_s=wait_s)
-
-    def __enter__(self) -> Self:
-        """It goes."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """It is over."""
-        passing, status, silence = self._passing, self._status, None
-        outcome, detail = Outcome.NEUTRAL, "cancelled"
-        if error is None and status is not None:
-            outcome = of_status(self._operation, status)
-            detail = f"{passing.path} answered {status}"
-        elif isinstance(error, TransportFault):
-            outcome, silence = of_fault(error.fault), error.fault.value
-            detail = f"{passing.path}: {error.detail}"
-        if self._permit is not None:
-            timed, calls = self._operation is not Operation.POLL, passing.calls
-            self._breaker.settle(self._permit, outcome, detail, timed=timed, calls=calls)
-        took = self._clock.now() - self._began
-        path = passing.path.partition("?")[0]
-        told = (self._operation.label, status, outcome, took, passing.method, path)
-        self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
-        if isinstance(error, TransportFault):
-            raise Unanswered(error.fault, error.detail) from None
+    operation: Operation
+    passing: Passing
+    permit: Permit | None
+    began: float
 
 
 def _judge(ask: Ask, fault: Fault) -> Outcome:

@@ -28,7 +28,8 @@ from tinkex_proxy.api.guard import Guard
 from tinkex_proxy.api.lifecycle import Lifecycle
 from tinkex_proxy.api.operations import Operations, Readiness
 from tinkex_proxy.api.plain import plain_routes
-from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings, sdk_routes
+from tinkex_proxy.api.sdk import SdkRoute, SdkRouteSettings
+from tinkex_proxy.api.sdk_small import sdk_routes
 from tinkex_proxy.api.snapshots import Snapshots
 from tinkex_proxy.api.web.pages import page_router, read_files
 from tinkex_proxy.config import Settings, masked

@@ -12,6 +12,7 @@ from tinkex_proxy.runtime.ledger import Answer
 __all__ = [
     "ANSWER",
     "BODY",
+    "CALLER",
     "CALLERS",
     "LEAVING",
     "SDK_ROUTE",
@@ -48,6 +49,7 @@ SDK_ROUTE: Final = "/api/v1/{path:path}"
 # What our server offers besides ASGI (`cycle.py`); others have none of it.
 BODY: Final = "tinkex.body"
 ANSWER: Final = "tinkex.answer"
+CALLER: Final = "tinkex.caller"
 LEAVING: Final = "tinkex.leaving"
 
 

@@ -6,17 +6,40 @@ of a fixed path is found in a table. All else (the operators' routes, paths with
 methods and paths that there are not) goes to the framework, which has every route.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
 
 from starlette.routing import BaseRoute, Route
 
 from tinkex_proxy.api.asgi import CALLERS, SDK_ROUTE, ASGIApp, Receive, Scope, Send
 from tinkex_proxy.api.http_metrics import SDK_CALLS
 
-__all__ = ["Direct"]
+__all__ = ["Branching", "Direct", "ShortWay"]
 
 # Wraps what answers a route, so that it is measured under the route's path.
 Measuring = Callable[[ASGIApp, str], ASGIApp]
+
+
+class ShortWay(Protocol):
+    """Makes an application that answers what is plain by itself."""
+
+    def __call__(self, other: ASGIApp, /, *, counted: bool) -> ASGIApp:
+        """Make it, given what answers all else, and whether requests are counted."""
+        ...
+
+
+class Branching(Route):
+    """A route of many paths, some of which have a short way for what is plain.
+
+    Args:
+        path: its template.
+        app: answers its requests.
+        short: makes the short ways of `POST` requests, by path.
+    """
+
+    def __init__(self, path: str, app: ASGIApp, short: Mapping[str, ShortWay]) -> None:
+        super().__init__(path, app)
+        self.short = short
 
 
 class Direct:
@@ -48,9 +71,12 @@ class Direct:
     def _add(self, route: Route) -> None:
         if route.path == SDK_ROUTE:
             for name in SDK_CALLS:
-                app = self._measured(route, f"/api/v1/{name}")
-                for method in ("GET", "POST"):
-                    self._found[method, f"/api/v1/{name}"] = app
+                path = f"/api/v1/{name}"
+                self._found["GET", path] = app = self._measured(route, path)
+                shorter = route.short.get(path) if isinstance(route, Branching) else None
+                if shorter is not None:
+                    app = shorter(app, counted=self._measuring is not None)
+                self._found["POST", path] = app
         elif "{" not in route.path:
             app = self._measured(route, route.path)
             for method in (route.methods or set()) - {"HEAD"}:

@@ -28,7 +28,19 @@ from tinkex_proxy.runtime.transport import Passed, Passing, encoded
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 from tinkex_proxy.runtime.whose import Whose
 
-__all__ = ["Seen", "body_of", "passing_of", "placed", "relay"]
+__all__ = [
+    "BODILESS",
+    "NOT_BACK_WHOLE",
+    "NOT_UP",
+    "Seen",
+    "body_of",
+    "pass_back",
+    "passing_of",
+    "placed",
+    "relay",
+    "target_of",
+    "without",
+]
 
 # Bodies up to this size are read before they are sent; longer ones go up as they come.
 WHOLE_BYTES = 1024 * 1024
@@ -49,11 +61,11 @@ _HOP_BY_HOP = frozenset(
     }
 )
 
-_NOT_UP = _HOP_BY_HOP | {b"content-length"}
+NOT_UP = _HOP_BY_HOP | {b"content-length"}
 _NOT_BACK = _HOP_BY_HOP | {b"date"}  # uvicorn dates it
-_NOT_BACK_WHOLE = _NOT_BACK | {b"content-length"}
+NOT_BACK_WHOLE = _NOT_BACK | {b"content-length"}
 # These have none, and may say how long it would be; uvicorn would wait for it.
-_BODILESS = frozenset({204, 304})
+BODILESS = frozenset({204, 304})
 _TRACING = frozenset(name.encode() for name in NAMES)
 
 # Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
@@ -95,17 +107,17 @@ async def relay(  # noqa: PLR0913 - what a relayed request is made of
             passed = await upstream.relay_whole(operation, passing)
             if seen is not None:
                 passed = await _shown(passed, seen)
-            if whole and passed.status not in _BODILESS:
+            if whole and passed.status not in BODILESS:
                 await send(_answer(passed))
             else:
-                await _pass_back(passed, send)
+                await pass_back(passed, send)
             return
         async with upstream.relay(operation, passing) as passed:
             answer = await _shown(passed, seen)
             if pause is not None and passed.status >= 500:
                 await pause()
             begun = True
-            await _pass_back(answer, send)
+            await pass_back(answer, send)
     except Unanswered:
         if begun:
             raise CallerLeft from None
@@ -159,9 +171,9 @@ def passing_of(
         route: its path, from a set that callers cannot make grow.
     """
     # Without a length of its caller's, the client sets it from the body that it is given.
-    dropped = _NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
-    named = [pair for pair in _without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
-    method, target = str(scope["method"]), _target(scope)
+    dropped = NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
+    named = [pair for pair in without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
+    method, target = str(scope["method"]), target_of(scope)
     return Passing(method, target, named, body, timeout_s, short, whose.trace, (whose,), route)
 
 
@@ -182,14 +194,14 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
 
 def _answer(passed: Passed) -> Message:
     """All of an answer, which is there whole, in one message."""
-    headers, body = _without(passed.headers, _NOT_BACK_WHOLE), passed.body
+    headers, body = without(passed.headers, NOT_BACK_WHOLE), passed.body
     return {"type": ANSWER, "status": passed.status, "headers": headers, "body": body}
 
 
-async def _pass_back(passed: Passed, send: Send) -> None:
+async def pass_back(passed: Passed, send: Send) -> None:
     """Head first, then each piece as it comes."""
-    bodiless = passed.status in _BODILESS
-    headers = _without(passed.headers, _NOT_BACK_WHOLE if bodiless else _NOT_BACK)
+    bodiless = passed.status in BODILESS
+    headers = without(passed.headers, NOT_BACK_WHOLE if bodiless else _NOT_BACK)
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})
@@ -199,14 +211,14 @@ async def _pass_back(passed: Passed, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _target(scope: Scope) -> str:
+def target_of(scope: Scope) -> str:
     """Path and query as they came, escapes included."""
     raw, query = scope.get("raw_path"), scope.get("query_string")
     path = raw.decode("latin-1") if isinstance(raw, bytes) else str(scope["path"])
     return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
 
 
-def _without(
+def without(
     headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes]
 ) -> list[tuple[bytes, bytes]]:
     """Headers without some, and without those that `Connection` names."""

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 
 import msgspec
-from starlette.routing import BaseRoute, Route
 
 from tinkex_proxy.api.asgi import (
     ANSWER,
-    SDK_ROUTE,
     Message,
     Receive,
     Scope,
@@ -61,7 +59,7 @@ from tinkex_proxy.runtime.transport import Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose, fresh_id
 
-__all__ = ["SdkRoute", "SdkRouteSettings", "sdk_routes"]
+__all__ = ["SdkRoute", "SdkRouteSettings", "Sending", "no_answer"]
 
 # The SDK's own polls are abandoned after 90 s, SkyRL holds them for 300 s.
 POLL_TIMEOUT_S = 330.0
@@ -95,7 +93,7 @@ class SdkRouteSettings:
     request_timeout_s: float
 
 
-class _Sending:
+class Sending:
     """What takes an answer, knows whether one has begun, and says where its time went until then.
 
     Args:
@@ -107,6 +105,7 @@ class _Sending:
         whole: as given.
         request_id: names the request; an answer of ours to one that was refused says it.
         begun: whether one has.
+        status: of the answer, once it has begun.
         timed: what is told of the time of a call that is relayed; None until one is.
         account: of its caller, once that is known.
     """
@@ -117,6 +116,7 @@ class _Sending:
         self.whole = whole
         self.request_id = fresh_id()
         self.begun = False
+        self.status: int | None = None
         self.timed: Timed | None = None
         self.account: Account | None = None
 
@@ -135,7 +135,9 @@ class _Sending:
             headers = message.get("headers")
             if isinstance(headers, list):
                 headers.append((HEADER.encode(), server_timing(line).encode()))
-        self.begun = True
+        if not self.begun:
+            self.begun = True
+            self.status = message.get("status")  # type: ignore[assignment]  # of its head
         return self._send(message)
 
 
@@ -165,29 +167,50 @@ class SdkRoute:
         """Answer one request."""
         services = self._services
         kind = kind_of(str(scope["method"]), str(scope["path"]))
-        operation, began, code = kind.operation, services.clock.now(), "ok"
-        sending = _Sending(send, services.clock, whole=takes_answers(scope))
+        began = services.clock.now()
+        sending = Sending(send, services.clock, whole=takes_answers(scope))
         # The end waits for what was taken on; polls can be put to whoever comes after us.
-        with services.polls if operation is Operation.POLL else services.open:
+        with services.polls if kind.operation is Operation.POLL else services.open:
             try:
-                self._let_in(operation, str(scope["method"]))
+                self._let_in(kind.operation, str(scope["method"]))
                 await self._answer(kind, scope, receive, sending)
-            except CallerLeft:
+            except BaseException as error:  # noqa: BLE001 - raised again, unless it is answered
+                await self.conclude(error, kind, scope, sending, began)
+            else:
+                self._tell(kind.told, "ok", began, sending, scope)
+
+    async def conclude(
+        self, error: BaseException, kind: Kind, scope: Scope, sending: Sending, began: float
+    ) -> None:
+        """Answer a request that came to an error, and tell of it.
+
+        Args:
+            error: what it came to; raised again if it is no answer to anything.
+            kind: what the request is.
+            scope: what it came as.
+            sending: takes the answer.
+            began: the moment when it came.
+        """
+        code = "ok"
+        try:
+            if isinstance(error, CallerLeft):
                 code = _LEFT
-            except asyncio.CancelledError:
-                if sending.begun or not services.released.is_set():
-                    raise
+            elif isinstance(error, asyncio.CancelledError):
+                if sending.begun or not self._services.released.is_set():
+                    raise error
                 lost = OutcomeUnknown("The proxy stopped before the answer was there.")
                 code = lost.code
                 await send_answer(sending, refusal(lost), {"x-request-id": sending.request_id})
-            except ProxyError as error:
+            elif isinstance(error, ProxyError):
                 code = error.code
                 answer = refusal(error, sample=str(scope["path"]).endswith("/asample"))
-                if operation is Operation.POLL and answer.status >= 500:
+                if kind.operation is Operation.POLL and answer.status >= 500:
                     answer = await self._held(None, error.detail, error.retry_after_s)
                 await send_answer(sending, answer, {"x-request-id": sending.request_id})
-            finally:
-                self._tell(kind.told, code, began, sending, scope)
+            else:
+                raise error
+        finally:
+            self._tell(kind.told, code, began, sending, scope)
 
     def _let_in(self, operation: Operation, method: str) -> None:
         """Refuse what is not taken at all, or not any more."""
@@ -196,7 +219,7 @@ class SdkRoute:
         if method in _NOT_RELAYED:
             raise MethodNotAllowed(f"{method} is not passed on.")
 
-    def _tell(self, named: str, code: str, began: float, send: _Sending, scope: Scope) -> None:
+    def _tell(self, named: str, code: str, began: float, send: Sending, scope: Scope) -> None:
         """A request has ended: tell how, and where its time went if it was relayed."""
         now, hub, timed = self._services.clock.now(), self._services.hub, send.timed
         if send.account is not None:
@@ -214,7 +237,7 @@ class SdkRoute:
         hold = self._services.intake.hold(account.key_id, owed=True)
         return self._lanes.revive(account, call, asked, hold)
 
-    async def _answer(self, kind: Kind, scope: Scope, receive: Receive, send: _Sending) -> None:
+    async def _answer(self, kind: Kind, scope: Scope, receive: Receive, send: Sending) -> None:
         services, headers = self._services, headers_of(scope)
         accounts, key, trace = services.accounts, key_of(headers), trace_of(scope)
         owner = accounts.key_id_of(key)
@@ -272,7 +295,7 @@ class SdkRoute:
         if not (lanes and name in LANE_CALLS):
             hold.count()  # what is for a lane may be a repetition, and has to be read first
         come = body_within(scope, limits, hold)
-        if not (lanes and self._looks_at(scope, name)):
+        if scope["method"] != "POST" or self.relays(name):
             if come is not None:
                 return come, None
             return await body_of(headers, receive, limits, hold), None
@@ -286,10 +309,14 @@ class SdkRoute:
             hold.add(len(whole))
         return body, whole
 
-    @staticmethod
-    def _looks_at(scope: Scope, name: str) -> bool:
-        """Whether a call joins a lane, or has to be seen for the lanes' sake."""
-        return scope["method"] == "POST" and (name in LANE_CALLS or name in _LOOKED_AT)
+    def relays(self, name: str) -> bool:
+        """Whether calls of this name are relayed unseen."""
+        return not self._settings.lanes or not (name in LANE_CALLS or name in _LOOKED_AT)
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the head of an answer is waited for, polls apart."""
+        return self._settings.request_timeout_s
 
     async def _over_lanes(self, request: Request, leaving: Leaving) -> Answer | None:
         """The answer to a call that concerns a lane; None to one that is relayed."""
@@ -309,7 +336,7 @@ class SdkRoute:
         account: Account,
         passing: Passing,
         leaving: Leaving | None,
-        send: _Sending,
+        send: Sending,
         seen: Seen | None,
     ) -> None:
         """Pass a request on and its answer back, for as long as its caller stays."""
@@ -322,12 +349,12 @@ class SdkRoute:
                     upstream, whole = account.upstream, send.whole
                     await relay(upstream, operation, passing, send, seen=seen, whole=whole)
         except Unanswered as silence:
-            raise CircuitOpen(_unanswered(silence), retry_after_s=1.0) from None
+            raise no_answer(silence) from None
         except Released:
             await send_answer(send, try_again(_request_id(passing.body), "active", None), {})
 
     async def _relay_or_hold(
-        self, account: Account, passing: Passing, send: _Sending, seen: Seen | None
+        self, account: Account, passing: Passing, send: Sending, seen: Seen | None
     ) -> None:
         """Relay a poll, or hold one that cannot be sent now and tell it to come again."""
         try:
@@ -336,7 +363,7 @@ class SdkRoute:
         except CircuitOpen as error:
             reason, seconds = error.detail, error.retry_after_s
         except Unanswered as silence:
-            reason, seconds = _unanswered(silence), 2.0
+            reason, seconds = no_answer(silence).detail, 2.0
         else:
             return
         await send_answer(send, await self._held(passing.body, reason, seconds), {})
@@ -351,8 +378,10 @@ class SdkRoute:
         return try_again(_request_id(body), "paused_capacity", reason)
 
 
-def _unanswered(silence: Unanswered) -> str:
-    return f"The upstream did not answer ({silence.detail})."
+def no_answer(silence: Unanswered) -> CircuitOpen:
+    """What is said of a relayed request that came to no answer."""
+    said = f"The upstream did not answer ({silence.detail})."
+    return CircuitOpen(said, retry_after_s=1.0)
 
 
 def _opened(headers: Mapping[str, str], pieces: list[bytes], most: int) -> tuple[bytes, bytes]:
@@ -379,16 +408,3 @@ def _request_id(body: object) -> str | None:
         return None
     found = named.get("request_id")
     return found if isinstance(found, str) else None
-
-
-def sdk_routes(endpoint: SdkRoute, services: Services) -> list[BaseRoute]:
-    """Everything under `/api/v1`, whatever its method."""
-    return [Route(SDK_ROUTE, services.traced(endpoint, _route_of, _only_waits))]
-
-
-def _only_waits(path: str) -> bool:
-    return kind_of("POST", path).waits
-
-
-def _route_of(path: str) -> str:
-    return kind_of("POST", path).route

@@ -7,7 +7,7 @@ from typing import Final
 
 from tinkex_proxy.core.timeline import Part, Timeline
 
-__all__ = ["HEADER", "server_timing"]
+__all__ = ["HEADER", "relayed_timing", "server_timing"]
 
 HEADER: Final = "server-timing"
 # An upstream's reason is a sentence; a header is no place for more.
@@ -29,6 +29,27 @@ def server_timing(timeline: Timeline) -> str:
         said = held.state if held.reason is None else f"{held.state}: {held.reason}"
         entries[_PLACES[Part.UPSTREAM_QUEUE]] += f';desc="{_quotable(said)}"'
     return ", ".join([*entries, f"total;dur={timeline.whole_s * 1000:.3f}"])
+
+
+_OF_RELAYED: Final = (
+    ", ".join(
+        f"{part.value};dur={'%.3f' if part in {Part.PROXY, Part.UPLOAD} else '0.000'}"
+        for part in Part
+    )
+    + ", total;dur=%.3f"
+)
+
+
+def relayed_timing(began: float, left: float, answered: float) -> bytes:
+    """The same of a small call that was relayed.
+
+    Args:
+        began: when it came, in seconds of some clock.
+        left: when it went to the upstream.
+        answered: when its answer was there.
+    """
+    times = (left - began) * 1000, (answered - left) * 1000, (answered - began) * 1000
+    return (_OF_RELAYED % times).encode()
 
 
 def _quotable(text: str) -> str:

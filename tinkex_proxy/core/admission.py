@@ -113,6 +113,16 @@ class Admission:
         self._take(owner, 0, 1)
         return None
 
+    def whole(self, owner: str, size_bytes: int) -> Bound | None:
+        """Take a call on that has come whole, with all that it holds; or say why not."""
+        total, bounds = self.total, self.bounds
+        if total.calls >= bounds.max_calls:
+            return Bound.CALLS
+        if total.size_bytes and total.size_bytes + size_bytes > bounds.max_bytes:
+            return Bound.BYTES
+        self._take(owner, size_bytes, 1)
+        return None
+
     def queue(self, depth: int, *, awaited: bool = False) -> Bound | None:
         """Whether a call may queue on a lane, or why not.
 

@@ -32,6 +32,7 @@ __all__ = [
     "JournalWritten",
     "ModelsLost",
     "Note",
+    "Relayed",
     "Repeated",
     "RequestEnded",
     "Served",
@@ -211,6 +212,37 @@ class CallTimed(msgspec.Struct, frozen=True):
     model_ids: tuple[str, ...] = ()
 
 
+class Relayed(msgspec.Struct, frozen=True):
+    """A small call was relayed and answered: in one record what is told of others in three.
+
+    They are `CallEnded` and `CallTimed`, both with the code `ok`, and `RequestEnded`.
+
+    Attributes:
+        operation: its operation in metrics and logs.
+        handler: the template of its route, if its request is counted.
+        status: of its answer.
+        whose: its name.
+        began: the moment when it came.
+        left: when it went to the upstream.
+        answered: when the answer went to its caller.
+        ended: when it was over.
+    """
+
+    operation: str
+    handler: str | None
+    status: int
+    whose: Whose
+    began: float
+    left: float
+    answered: float
+    ended: float
+
+    @property
+    def took_s(self) -> float:
+        """Seconds from its beginning to its end."""
+        return self.ended - self.began
+
+
 class ModelsLost(msgspec.Struct, frozen=True):
     """An upstream session ended, and its models with it."""
 
@@ -279,6 +311,7 @@ Event = (
     | SnapshotTaken
     | CallTimed
     | ModelsLost
+    | Relayed
     | Repeated
     | RequestEnded
     | Shed

@@ -36,6 +36,7 @@ from tinkex_proxy.runtime.events import (
     JournalMended,
     ModelsLost,
     Note,
+    Relayed,
     Repeated,
     Shed,
     Trained,
@@ -182,6 +183,7 @@ class History(ByKind):
             Exchange: self._exchanges,
             CallEnded: self._ended,
             CallTimed: self._timed,
+            Relayed: self._relayed,
         }
         super().__init__({**dict.fromkeys(_KEPT, self._keep), **counted}, together)
 
@@ -276,6 +278,17 @@ class History(ByKind):
             elif failed_unseen(timed):
                 slot.calls[timed.code] += 1
                 self._wrong(timed)
+
+    def _relayed(self, events: Sequence[Relayed]) -> None:
+        """Count calls that were relayed and answered."""
+        slot = self._now()
+        slot.timed += len(events)
+        slot.calls["ok"] += len(events)
+        spent_s, took_ms = slot.spent_s, slot.took_ms
+        for call in events:
+            spent_s[Part.PROXY] += call.left - call.began
+            spent_s[Part.UPLOAD] += call.answered - call.left
+            took_ms.add((call.answered - call.began) * 1000)
 
     def _exchanges(self, events: Sequence[Exchange]) -> None:
         judged = [event for event in events if event.outcome is not Outcome.NEUTRAL]

@@ -56,6 +56,24 @@ class Intake:
         """
         return Hold(self, owner, exempt=exempt, owed=owed)
 
+    def take(self, owner: str, size: int) -> None:
+        """Take on a call that has come whole; `give_back` must follow.
+
+        Args:
+            owner: the key id of its caller.
+            size: how many bytes it holds.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        bound = self.admission.whole(owner, size)
+        if bound is not None:
+            self.turn_away(bound)
+
+    def give_back(self, owner: str, size: int) -> None:
+        """Note that such a call has ended."""
+        self.admission.give_back(owner, size, 1)
+
     def reconfigure(self, bounds: Bounds) -> None:
         """Take on by these bounds from the next call on; who has a place keeps it."""
         self.admission.bounds = bounds

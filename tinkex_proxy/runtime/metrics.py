@@ -38,6 +38,7 @@ from tinkex_proxy.runtime.events import (
     JournalFailed,
     JournalWritten,
     ModelsLost,
+    Relayed,
     Repeated,
     RequestEnded,
     Shed,
@@ -169,6 +170,7 @@ class Metrics(ByKind):
                 CallEnded: self._count_calls,
                 CallTimed: self._count_timed,
                 Exchange: self._count_exchanges,
+                Relayed: self._count_relayed,
                 RequestEnded: self._count_requests,
             },
         )
@@ -207,6 +209,15 @@ class Metrics(ByKind):
         ends = ((each.handler, each.method, class_of(each.status)) for each in events)
         _count(self._http_requests, ends)
         told = (((each.handler, each.method), each.duration_s, each.trace_id) for each in events)
+        _observe(self._http_seconds, told)
+
+    def _count_relayed(self, events: Sequence[Relayed]) -> None:
+        _count(self._calls, ((event.operation, "ok") for event in events))
+        _observe(self._call_seconds, ((each.operation, each.took_s, None) for each in events))
+        asked = [(each.handler, each) for each in events if each.handler is not None]
+        ends = ((handler, "POST", class_of(each.status)) for handler, each in asked)
+        _count(self._http_requests, ends)
+        told = (((handler, "POST"), each.took_s, None) for handler, each in asked)
         _observe(self._http_seconds, told)
 
     def _count_batch(self, left: BatchLeft) -> None:

@@ -12,7 +12,7 @@ that a proxy at rest is silent.
 from collections.abc import Callable, Sequence
 
 from tinkex_proxy.runtime.clock import Clock
-from tinkex_proxy.runtime.events import BatchLeft, RequestEnded, SnapshotTaken, Trained
+from tinkex_proxy.runtime.events import BatchLeft, Relayed, RequestEnded, SnapshotTaken, Trained
 from tinkex_proxy.runtime.hub import ByKind, Hub
 from tinkex_proxy.runtime.series import SNAPSHOT
 from tinkex_proxy.runtime.snapshot import Snapshot
@@ -32,7 +32,8 @@ class Observer(ByKind):
         for row in SNAPSHOT.values():
             snapshot.declare(row.name, row.kind)
         super().__init__(
-            {BatchLeft: self._left, Trained: self._trained}, {RequestEnded: self._answered}
+            {BatchLeft: self._left, Trained: self._trained},
+            {RequestEnded: self._answered, Relayed: self._relayed},
         )
 
     def _left(self, event: BatchLeft) -> None:
@@ -50,6 +51,14 @@ class Observer(ByKind):
             if event.wanted and event.status is not None:
                 good += 200 <= event.status < 300
                 took_ms.append(event.duration_s * 1000)
+        self._count(took_ms, good)
+
+    def _relayed(self, events: Sequence[Relayed]) -> None:
+        asked = [event for event in events if event.handler is not None]
+        good = sum(200 <= event.status < 300 for event in asked)
+        self._count([event.took_s * 1000 for event in asked], good)
+
+    def _count(self, took_ms: Sequence[float], good: int) -> None:
         self._snapshot.increment("tinkex.requests.total", len(took_ms))
         self._snapshot.increment("tinkex.requests.success", good)
         self._snapshot.increment("tinkex.requests.failure", len(took_ms) - good)

@@ -6,11 +6,12 @@ sum of all parts what share of all time it took.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry
 
 from tinkex_proxy.core.timeline import UPSTREAM, Part
-from tinkex_proxy.runtime.events import CallTimed
+from tinkex_proxy.runtime.events import CallTimed, Relayed
 from tinkex_proxy.runtime.futures import QUEUE_STATES
 from tinkex_proxy.runtime.hub import ByKind
 from tinkex_proxy.runtime.metrics import Children
@@ -18,6 +19,10 @@ from tinkex_proxy.runtime.series import SERIES, Refused
 from tinkex_proxy.runtime.tallies import Ladder, Tally
 
 __all__ = ["TimingMetrics"]
+
+
+# Seconds by operation and part.
+_Spent: TypeAlias = defaultdict[tuple[str, Part], list[float]]
 
 
 class TimingMetrics(ByKind):
@@ -36,10 +41,10 @@ class TimingMetrics(ByKind):
         row = SERIES[name]
         self._held = Children(Tally(name, row.text, row.labels, registry=registry), refused)
         self._by_operation: dict[str, Mapping[Part, Ladder]] = {}
-        super().__init__({}, {CallTimed: self._count})
+        super().__init__({}, {CallTimed: self._count, Relayed: self._count_relayed})
 
     def _count(self, events: Sequence[CallTimed]) -> None:
-        spent: defaultdict[tuple[str, Part], list[float]] = defaultdict(list)
+        spent: _Spent = defaultdict(list)
         overhead: defaultdict[str, list[float]] = defaultdict(list)
         for event in events:
             named, line = event.operation, event.timeline
@@ -52,6 +57,19 @@ class TimingMetrics(ByKind):
                 state = line.held.state
                 state = state if state in QUEUE_STATES else QUEUE_STATES[-1]
                 self._held[named, state].inc(parts.get(Part.UPSTREAM_QUEUE, 0.0))
+        self._observe(spent, overhead)
+
+    def _count_relayed(self, events: Sequence[Relayed]) -> None:
+        spent: _Spent = defaultdict(list)
+        overhead: defaultdict[str, list[float]] = defaultdict(list)
+        for event in events:
+            named, own_s = event.operation, event.left - event.began
+            spent[named, Part.PROXY].append(own_s)
+            spent[named, Part.UPLOAD].append(event.answered - event.left)
+            overhead[named].append(own_s)
+        self._observe(spent, overhead)
+
+    def _observe(self, spent: _Spent, overhead: Mapping[str, list[float]]) -> None:
         for (named, part), each in spent.items():
             (self._by_operation.get(named) or self._bind(named))[part].observe_all(each)
         for named, each in overhead.items():

@@ -160,7 +160,9 @@ async def test_each_call_is_told_once_with_its_names(proxy, told) -> None:
 
 
 async def test_a_relayed_call_is_the_taking_and_the_coming_back(proxy, told) -> None:
-    await proxy.post("/api/v1/get_info", {"model_id": "nobody"})
+    # A small one that is plain tells of itself otherwise (test_sdk_small.py).
+    twice, asked = [("x-twice", "a"), ("x-twice", "b")], {"model_id": "nobody"}
+    await proxy.client.post("/api/v1/get_info", json=asked, headers=twice)
     await proxy.client.get("/api/v1/get_server_capabilities")
     await proxy.post("/api/v1/retrieve_future", {"request_id": "0"})
     while len(told) < 3:  # the last is told when its answer is out

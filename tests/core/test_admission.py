@@ -44,6 +44,15 @@ def test_pieces_that_came_early_leave_room_for_the_one_they_wait_for() -> None:
     assert admission.hold("a", 100 - most) is None
 
 
+def test_a_call_that_has_come_whole_is_taken_on_at_once_or_not_at_all() -> None:
+    admission = Admission(BOUNDS)
+    assert admission.whole("a", 150) is None, "alone it is not shed for its size"
+    assert admission.whole("b", 1) is Bound.BYTES
+    admission.give_back("a", 150, 1)
+    assert [admission.whole("b", 10) for _ in range(4)] == [None, None, None, Bound.CALLS]
+    assert (admission.total, admission.of("a")) == (Usage(30, 3), Usage(0, 0))
+
+
 def test_calls_are_counted_and_one_that_others_wait_for_is_taken_on_regardless() -> None:
     admission = Admission(BOUNDS)
     assert [admission.call("a") for _ in range(4)] == [None, None, None, Bound.CALLS]

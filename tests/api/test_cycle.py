@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.api.conftest import listening
-from tinkex_proxy.api.asgi import ANSWER, BODY, LEAVING, body_there, send_answer, takes_answers
+from tinkex_proxy.api.asgi import (
+    ANSWER,
+    BODY,
+    CALLER,
+    LEAVING,
+    CallerLeft,
+    body_there,
+    send_answer,
+    takes_answers,
+)
 from tinkex_proxy.api.cycle import Cycle
 from tinkex_proxy.runtime.ledger import Answer
 
@@ -33,7 +42,8 @@ class App:
                 pass
             self.came.put_nowait(message["type"])
         body = b"not there" if there is None else there
-        await send_answer(send, Answer(200, body, self.headers), {}, whole=whole)
+        with scope["extensions"][CALLER]:
+            await send_answer(send, Answer(200, body, self.headers), {}, whole=whole)
         if scope["path"] == "/twice":
             with pytest.raises(RuntimeError):
                 await send_answer(send, Answer(200, b"again"), {}, whole=True)
@@ -167,6 +177,30 @@ async def test_who_wants_to_know_hears_at_once_that_a_caller_has_left(path, says
         writer.transport.abort()
         assert await told.get() == says
     assert told.empty()
+
+
+async def test_who_answers_is_ended_when_the_caller_leaves_and_only_while_that_is_wanted() -> None:
+    told: asyncio.Queue[object] = asyncio.Queue()
+
+    async def app(scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        caller = scope["extensions"][CALLER]
+        told.put_nowait("waits")
+        with pytest.raises(CallerLeft), caller:
+            await asyncio.Event().wait()
+        with caller:  # over before anybody could end it
+            pass
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        told.put_nowait(asyncio.current_task().cancelling())
+
+    async with listening(app) as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(request(b""))
+        assert await told.get() == "waits"
+        writer.transport.abort()
+        assert await told.get() == 0
 
 
 async def test_what_was_asked_behind_another_is_told_too() -> None:

@@ -48,6 +48,7 @@ class Cycle(RequestResponseCycle):
 
     task: asyncio.Task[None]
     _on_left: Callable[[], None] | None = None
+    _calls_off: Callable[[], object]
     _ended = False
 
     def offer(self) -> None:
@@ -99,7 +100,7 @@ class Cycle(RequestResponseCycle):
 
     def __enter__(self) -> None:
         """The task that answers ends when the caller hangs up, from here on."""
-        self.leaving(self._end)
+        self._calls_off = self.leaving(self._end)
 
     def __exit__(
         self,
@@ -112,7 +113,8 @@ class Cycle(RequestResponseCycle):
         Raises:
             CallerLeft: the caller hung up, and nobody else ends the task.
         """
-        self._on_left = None
+        self._calls_off()
+        del self._calls_off  # which holds this
         if self._ended and self.task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise CallerLeft from None
 

@@ -272,10 +272,10 @@ class Upstream:
         began = self._clock.now()
         try:
             passed = await self._transport.relay_whole(self._with_key(passing))
+            self._paced(operation, began, passed)
         except BaseException as error:
             self._broke_off(_Way(operation, passing, permit, began), None, error)
             raise
-        self._paced(operation, began, passed)
         self._answered(_Way(operation, passing, permit, began), passed.status)
         return passed
 

@@ -207,8 +207,9 @@ class Upstream:
         return response
 
     async def _ask(self, ask: Ask) -> Response:
-        guarded = ask.operation not in _UNGUARDED
-        permit = await self._permit(ask.operation)
+        permit = self._permit(ask.operation)
+        if permit is not None and permit.is_probe and ask.operation is Operation.POLL:
+            permit = await self._knocked(permit)
         began = self._clock.now()
         trace = self._tracer.below(ask.behalf.trace)
         status: int | None = None
@@ -226,7 +227,7 @@ class Upstream:
             detail = f"{ask.path}: {fault.detail}"
             raise Unanswered(fault.fault, fault.detail) from None
         finally:
-            if guarded:
+            if permit is not None:
                 timed, calls = ask.operation is not Operation.POLL, ask.behalf.calls
                 self.breaker.settle(permit, outcome, detail, timed=timed, calls=calls)
             took = self._clock.now() - began
@@ -246,7 +247,10 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        way = _Way(operation, passing, await self._permit(operation), self._clock.now())
+        permit = self._permit(operation)
+        if permit is not None and permit.is_probe and operation is Operation.POLL:
+            permit = await self._knocked(permit)
+        way = _Way(operation, passing, permit, self._clock.now())
         status: int | None = None
         try:
             async with self._transport.relay(self._with_key(passing)) as passed:
@@ -265,10 +269,7 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        if operation is Operation.SUBMIT:  # nothing that has to be waited for
-            permit: Permit | None = self.breaker.acquire()
-        else:
-            permit = await self._permit(operation)
+        permit = self._permit(operation)  # polls are none of these
         began = self._clock.now()
         try:
             passed = await self._transport.relay_whole(self._with_key(passing))
@@ -315,21 +316,27 @@ class Upstream:
         told = (operation.label, status, outcome, took_s, passing.method, path)
         self._hub.tell(Exchange(*told, passing.trace, silence, route=passing.route))
 
-    async def _permit(self, operation: Operation) -> Permit | None:
-        """Leave to send; None for what goes without. Before a poll that would probe, a question.
+    def _permit(self, operation: Operation) -> Permit | None:
+        """Leave to send; None for what goes without. A poll's may be a probe's: `_knocked`.
 
         Raises:
             CircuitOpen: the circuit is open, or half-open with its probes out.
         """
-        if operation in _UNGUARDED:
-            return None
-        permit = self.breaker.acquire()
+        return None if operation in _UNGUARDED else self.breaker.acquire()
+
+    async def _knocked(self, permit: Permit) -> Permit | None:
+        """Leave for a poll that would probe, after a question in its place.
+
+        Raises:
+            CircuitOpen: the answer was no good, or another probes now.
+        """
+        following: Permit | None = permit
         for _ in range(MAX_KNOCKS):
-            if operation is not Operation.POLL or permit is None or not permit.is_probe:
+            if following is None or not following.is_probe:
                 break
-            await self._knock(permit)
-            permit = self.breaker.acquire()
-        return permit
+            await self._knock(following)
+            following = self.breaker.acquire()
+        return following
 
     async def _knock(self, permit: Permit) -> None:
         """Probe with a question that is answered at once."""

@@ -48,6 +48,8 @@ def test_a_call_that_has_come_whole_is_taken_on_at_once_or_not_at_all() -> None:
     admission = Admission(BOUNDS)
     assert admission.whole("a", 150) is None, "alone it is not shed for its size"
     assert admission.whole("b", 1) is Bound.BYTES
+    assert admission.whole("b", 0) is None, "what holds nothing is not shed for bytes"
+    admission.give_back("b", 0, 1)
     admission.give_back("a", 150, 1)
     assert [admission.whole("b", 10) for _ in range(4)] == [None, None, None, Bound.CALLS]
     assert (admission.total, admission.of("a")) == (Usage(30, 3), Usage(0, 0))

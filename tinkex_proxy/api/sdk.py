@@ -210,6 +210,7 @@ class SdkRoute:
             else:
                 raise error
         finally:
+            del error  # or what it was raised through would hold itself
             self._tell(kind.told, code, began, sending, scope)
 
     def _let_in(self, operation: Operation, method: str) -> None:

@@ -135,7 +135,7 @@ class SmallCalls:
                     with caller:
                         passed = await account.upstream.relay_whole(Operation.SUBMIT, passing)
                         answered = now()
-                        sending.begun = True
+                        sending.begun, sending.status = True, passed.status
                         await _answer(send, passed, relayed_timing(began, left, answered))
                 finally:
                     services.intake.give_back(owner, size)
@@ -183,9 +183,10 @@ class SmallCalls:
         try:
             await self._route.conclude(error, self._kind, scope, sending, began)
         except Exception:
-            sending.status = sending.status or 500  # which the server answers it with
+            sending.status = 500  # which the server answers it with
             raise
         finally:
+            del error  # or what it was raised through would hold itself
             if self._handler is not None:
                 told = self._handler, "POST", sending.status, services.clock.now() - began
                 services.hub.tell(RequestEnded(*told, wanted=True))

@@ -118,7 +118,8 @@ class Admission:
         total, bounds = self.total, self.bounds
         if total.calls >= bounds.max_calls:
             return Bound.CALLS
-        if total.size_bytes and total.size_bytes + size_bytes > bounds.max_bytes:
+        alone = not size_bytes or not total.size_bytes
+        if total.size_bytes + size_bytes > bounds.max_bytes and not alone:
             return Bound.BYTES
         self._take(owner, size_bytes, 1)
         return None

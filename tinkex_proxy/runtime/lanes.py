@@ -425,8 +425,8 @@ class LaneDriver:
             )
             told = [partial(self.answer, *each) for each in zip(calls, answers, strict=True)]
             at_a_time = max(1, len(told) * TURN_BYTES // max(1, len(response.body)))
-            await spread(told, at_a_time=at_a_time)
             code = "ok"
+            await spread(told, at_a_time=at_a_time)
         except ProxyError as error:
             code = error.code
             for call in calls:

@@ -13,7 +13,6 @@ from tinkex_proxy.api.asgi import (
     ANSWER,
     BodyLimits,
     CallerLeft,
-    Message,
     Receive,
     Scope,
     Send,
@@ -28,19 +27,7 @@ from tinkex_proxy.runtime.transport import Passed, Passing, encoded
 from tinkex_proxy.runtime.upstream import Unanswered, Upstream
 from tinkex_proxy.runtime.whose import Whose
 
-__all__ = [
-    "BODILESS",
-    "NOT_BACK_WHOLE",
-    "NOT_UP",
-    "Seen",
-    "body_of",
-    "pass_back",
-    "passing_of",
-    "placed",
-    "relay",
-    "target_of",
-    "without",
-]
+__all__ = ["Seen", "body_of", "hand_down", "passing_of", "placed", "relay"]
 
 # Bodies up to this size are read before they are sent; longer ones go up as they come.
 WHOLE_BYTES = 1024 * 1024
@@ -61,11 +48,11 @@ _HOP_BY_HOP = frozenset(
     }
 )
 
-NOT_UP = _HOP_BY_HOP | {b"content-length"}
+_NOT_UP = _HOP_BY_HOP | {b"content-length"}
 _NOT_BACK = _HOP_BY_HOP | {b"date"}  # uvicorn dates it
-NOT_BACK_WHOLE = _NOT_BACK | {b"content-length"}
+_NOT_BACK_WHOLE = _NOT_BACK | {b"content-length"}
 # These have none, and may say how long it would be; uvicorn would wait for it.
-BODILESS = frozenset({204, 304})
+_BODILESS = frozenset({204, 304})
 _TRACING = frozenset(name.encode() for name in NAMES)
 
 # Looks at the answer to a request, and gives what its sender gets instead of the answer's body.
@@ -107,17 +94,14 @@ async def relay(  # noqa: PLR0913 - what a relayed request is made of
             passed = await upstream.relay_whole(operation, passing)
             if seen is not None:
                 passed = await _shown(passed, seen)
-            if whole and passed.status not in BODILESS:
-                await send(_answer(passed))
-            else:
-                await pass_back(passed, send)
+            await hand_down(passed, send, whole=whole)
             return
         async with upstream.relay(operation, passing) as passed:
             answer = await _shown(passed, seen)
             if pause is not None and passed.status >= 500:
                 await pause()
             begun = True
-            await pass_back(answer, send)
+            await hand_down(answer, send)
     except Unanswered:
         if begun:
             raise CallerLeft from None
@@ -171,9 +155,9 @@ def passing_of(
         route: its path, from a set that callers cannot make grow.
     """
     # Without a length of its caller's, the client sets it from the body that it is given.
-    dropped = NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
-    named = [pair for pair in without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
-    method, target = str(scope["method"]), target_of(scope)
+    dropped = _NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
+    named = [pair for pair in _without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
+    method, target = str(scope["method"]), _target(scope)
     return Passing(method, target, named, body, timeout_s, short, whose.trace, (whose,), route)
 
 
@@ -192,16 +176,28 @@ async def _shown(passed: Passed, seen: Seen | None) -> Passed:
     return Passed(passed.status, [*headers, (b"content-length", b"%d" % len(whole))], whole)
 
 
-def _answer(passed: Passed) -> Message:
-    """All of an answer, which is there whole, in one message."""
-    headers, body = without(passed.headers, NOT_BACK_WHOLE), passed.body
-    return {"type": ANSWER, "status": passed.status, "headers": headers, "body": body}
+async def hand_down(
+    passed: Passed,
+    send: Send,
+    *,
+    whole: bool = False,
+    more: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """Give an answer back: in one message, or head first and then each piece as it comes.
 
-
-async def pass_back(passed: Passed, send: Send) -> None:
-    """Head first, then each piece as it comes."""
-    bodiless = passed.status in BODILESS
-    headers = without(passed.headers, NOT_BACK_WHOLE if bodiless else _NOT_BACK)
+    Args:
+        passed: the answer.
+        send: takes it.
+        whole: whether all of it is there, and `send` takes it in one message.
+        more: headers of ours.
+    """
+    bodiless = passed.status in _BODILESS
+    headers = _without(passed.headers, _NOT_BACK_WHOLE if whole or bodiless else _NOT_BACK)
+    headers += more
+    if whole and not bodiless:
+        said = {"type": ANSWER, "status": passed.status, "headers": headers, "body": passed.body}
+        await send(said)
+        return
     await send({"type": "http.response.start", "status": passed.status, "headers": headers})
     if isinstance(passed.body, bytes):
         await send({"type": "http.response.body", "body": passed.body})
@@ -211,14 +207,14 @@ async def pass_back(passed: Passed, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def target_of(scope: Scope) -> str:
+def _target(scope: Scope) -> str:
     """Path and query as they came, escapes included."""
     raw, query = scope.get("raw_path"), scope.get("query_string")
     path = raw.decode("latin-1") if isinstance(raw, bytes) else str(scope["path"])
     return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
 
 
-def without(
+def _without(
     headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes]
 ) -> list[tuple[bytes, bytes]]:
     """Headers without some, and without those that `Connection` names."""

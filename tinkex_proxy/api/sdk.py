@@ -104,8 +104,7 @@ class Sending:
     Attributes:
         whole: as given.
         request_id: names the request; an answer of ours to one that was refused says it.
-        begun: whether one has.
-        status: of the answer, once it has begun.
+        status: of the answer; None until one has begun.
         timed: what is told of the time of a call that is relayed; None until one is.
         account: of its caller, once that is known.
     """
@@ -115,18 +114,18 @@ class Sending:
         self._clock = clock
         self.whole = whole
         self.request_id = fresh_id()
-        self.begun = False
         self.status: int | None = None
         self.timed: Timed | None = None
         self.account: Account | None = None
 
     def has_begun(self) -> bool:
         """Whether an answer has."""
-        return self.begun
+        return self.status is not None
 
     def __call__(self, message: Message) -> Awaitable[None]:
         """Take a message of an answer, and see to it that it is sent."""
-        if not self.begun and self.timed is not None:
+        begins = self.status is None
+        if begins and self.timed is not None:
             line, now = self.timed.timeline, self._clock.now()
             if message["type"] == ANSWER:  # all of it
                 line.end(now)
@@ -135,8 +134,7 @@ class Sending:
             headers = message.get("headers")
             if isinstance(headers, list):
                 headers.append((HEADER.encode(), server_timing(line).encode()))
-        if not self.begun:
-            self.begun = True
+        if begins:
             self.status = message.get("status")  # type: ignore[assignment]  # of its head
         return self._send(message)
 
@@ -196,7 +194,7 @@ class SdkRoute:
             if isinstance(error, CallerLeft):
                 code = _LEFT
             elif isinstance(error, asyncio.CancelledError):
-                if sending.begun or not self._services.released.is_set():
+                if sending.has_begun() or not self._services.released.is_set():
                     raise error
                 lost = OutcomeUnknown("The proxy stopped before the answer was there.")
                 code = lost.code

@@ -31,7 +31,7 @@ from tinkex_proxy.api.asgi import (
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.direct import Branching, ShortWay
 from tinkex_proxy.api.http_metrics import SDK_CALLS
-from tinkex_proxy.api.relay import BODILESS, NOT_BACK_WHOLE, NOT_UP, pass_back, target_of, without
+from tinkex_proxy.api.relay import hand_down, passing_of
 from tinkex_proxy.api.sdk import SdkRoute, Sending, no_answer
 from tinkex_proxy.api.sdk_futures import Timed
 from tinkex_proxy.api.sdk_kinds import Kind, kind_of
@@ -39,7 +39,6 @@ from tinkex_proxy.api.server_timing import HEADER, relayed_timing
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
 from tinkex_proxy.runtime.events import Relayed, RequestEnded
-from tinkex_proxy.runtime.transport import Passed, Passing
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose
 
@@ -131,12 +130,20 @@ class SmallCalls:
                     sending.account = account = services.accounts.of(key)
                     account.begin(sending)
                     whose, left = Whose(sending.request_id, owner), now()
-                    passing = self._passing(scope, body, whose)
+                    passing = passing_of(
+                        scope,
+                        body,
+                        timeout_s=self._route.timeout_s,
+                        short=True,
+                        whose=whose,
+                        route=self._kind.route,
+                    )
                     with caller:
                         passed = await account.upstream.relay_whole(Operation.SUBMIT, passing)
                         answered = now()
-                        sending.begun, sending.status = True, passed.status
-                        await _answer(send, passed, relayed_timing(began, left, answered))
+                        sending.status = passed.status
+                        timing = _TIMING, relayed_timing(began, left, answered)
+                        await hand_down(passed, send, whole=True, more=(timing,))
                 finally:
                     services.intake.give_back(owner, size)
             except BaseException as error:  # noqa: BLE001 - raised again, unless it is answered
@@ -164,15 +171,6 @@ class SmallCalls:
         services.intake.take(owner, size)
         return owner
 
-    def _passing(self, scope: Scope, body: bytes, whose: Whose) -> Passing:
-        up = [
-            pair
-            for pair in pairs_of(scope)
-            if pair[0] not in NOT_UP and pair[0][:9] != b"x-tinkex-"
-        ]
-        how = self._route.timeout_s, True, None, (whose,), self._kind.route
-        return Passing("POST", target_of(scope), up, body, *how)
-
     async def _conclude(
         self, error: BaseException, scope: Scope, sending: Sending, began: float
     ) -> None:
@@ -190,13 +188,3 @@ class SmallCalls:
             if self._handler is not None:
                 told = self._handler, "POST", sending.status, services.clock.now() - began
                 services.hub.tell(RequestEnded(*told, wanted=True))
-
-
-async def _answer(send: Send, passed: Passed, timing: bytes) -> None:
-    if passed.status in BODILESS:
-        said = [*passed.headers, (_TIMING, timing)]
-        await pass_back(Passed(passed.status, said, passed.body), send)
-        return
-    headers = without(passed.headers, NOT_BACK_WHOLE)
-    headers.append((_TIMING, timing))
-    await send({"type": ANSWER, "status": passed.status, "headers": headers, "body": passed.body})

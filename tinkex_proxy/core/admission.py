@@ -115,14 +115,12 @@ class Admission:
 
     def whole(self, owner: str, size_bytes: int) -> Bound | None:
         """Take a call on that has come whole, with all that it holds; or say why not."""
-        total, bounds = self.total, self.bounds
-        if total.calls >= bounds.max_calls:
-            return Bound.CALLS
-        alone = not size_bytes or not total.size_bytes
-        if total.size_bytes + size_bytes > bounds.max_bytes and not alone:
-            return Bound.BYTES
-        self._take(owner, size_bytes, 1)
-        return None
+        bound = self.call(owner)
+        if bound is None and size_bytes:
+            bound = self.hold(owner, size_bytes)
+            if bound is not None:
+                self.give_back(owner, 0, 1)
+        return bound
 
     def queue(self, depth: int, *, awaited: bool = False) -> Bound | None:
         """Whether a call may queue on a lane, or why not.

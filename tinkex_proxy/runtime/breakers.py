@@ -161,7 +161,7 @@ class Breaker:
         if self._gate.state(now) in REFUSING:
             self._refuse(self._gate.retry_after_s(now))
 
-    def acquire(self) -> Permit | None:
+    def acquire(self) -> Permit:
         """Take leave to send one request.
 
         Raises:

@@ -255,7 +255,7 @@ class Upstream:
         try:
             async with self._transport.relay(self._with_key(passing)) as passed:
                 status = passed.status
-                self._paced(operation, way.began, passed)
+                self._paced(way, passed)
                 yield passed
         except BaseException as error:
             self._broke_off(way, status, error)
@@ -270,22 +270,22 @@ class Upstream:
             Unanswered: no answer came, or it broke off.
         """
         permit = self._permit(operation)  # polls are none of these
-        began = self._clock.now()
+        way = _Way(operation, passing, permit, self._clock.now())
         try:
             passed = await self._transport.relay_whole(self._with_key(passing))
-            self._paced(operation, began, passed)
+            self._paced(way, passed)
         except BaseException as error:
-            self._broke_off(_Way(operation, passing, permit, began), None, error)
+            self._broke_off(way, None, error)
             raise
-        self._answered(_Way(operation, passing, permit, began), passed.status)
+        self._answered(way, passed.status)
         return passed
 
-    def _paced(self, operation: Operation, began: float, passed: Passed) -> None:
+    def _paced(self, way: "_Way", passed: Passed) -> None:
         """Hear what the head of an answer says about the pace."""
-        if operation is Operation.SUBMIT:
+        if way.operation is Operation.SUBMIT:
             refused = passed.status >= 400
             wait_s = advice_of(decoded(passed.headers)).wait_s if refused else None
-            self.pace.heard(began, passed.status, wait_s=wait_s)
+            self.pace.heard(way.began, passed.status, wait_s=wait_s)
 
     def _answered(self, way: "_Way", status: int) -> None:
         """A relayed request was answered, to the end."""
@@ -324,19 +324,18 @@ class Upstream:
         """
         return None if operation in _UNGUARDED else self.breaker.acquire()
 
-    async def _knocked(self, permit: Permit) -> Permit | None:
+    async def _knocked(self, permit: Permit) -> Permit:
         """Leave for a poll that would probe, after a question in its place.
 
         Raises:
             CircuitOpen: the answer was no good, or another probes now.
         """
-        following: Permit | None = permit
         for _ in range(MAX_KNOCKS):
-            if following is None or not following.is_probe:
+            await self._knock(permit)
+            permit = self.breaker.acquire()
+            if not permit.is_probe:
                 break
-            await self._knock(following)
-            following = self.breaker.acquire()
-        return following
+        return permit
 
     async def _knock(self, permit: Permit) -> None:
         """Probe with a question that is answered at once."""

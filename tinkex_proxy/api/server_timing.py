@@ -3,6 +3,7 @@
 Every part is there, zero or not, and `total`: what the parts sum to.
 """
 
+from functools import cache
 from typing import Final
 
 from tinkex_proxy.core.timeline import Part, Timeline
@@ -12,32 +13,31 @@ __all__ = ["HEADER", "relayed_timing", "server_timing"]
 HEADER: Final = "server-timing"
 # An upstream's reason is a sentence; a header is no place for more.
 MAX_REASON_CHARS: Final = 200
-_PLACES: Final = {part: place for place, part in enumerate(Part)}
-_NAMES: Final = [part.value for part in Part]
-# Most calls come to three or four of them.
-_ZEROS: Final = [f"{name};dur=0.000" for name in _NAMES]
+# The entry behind that of the part which has a reason.
+_BEHIND_HELD: Final = f", {Part.COMPUTE.value};"
 
 
 def server_timing(timeline: Timeline) -> str:
     """The header's value; durations in milliseconds, to the microsecond."""
-    entries = _ZEROS.copy()
-    for part, seconds in timeline.sums().items():
-        place = _PLACES[part]
-        entries[place] = f"{_NAMES[place]};dur={seconds * 1000:.3f}"
+    sums = timeline.sums()
+    parts, form = _form(frozenset(sums))
+    value = form % (*[sums[part] * 1000 for part in parts], timeline.whole_s * 1000)
     held = timeline.held
-    if held is not None:
-        said = held.state if held.reason is None else f"{held.state}: {held.reason}"
-        entries[_PLACES[Part.UPSTREAM_QUEUE]] += f';desc="{_quotable(said)}"'
-    return ", ".join([*entries, f"total;dur={timeline.whole_s * 1000:.3f}"])
+    if held is None:
+        return value
+    said = held.state if held.reason is None else f"{held.state}: {held.reason}"
+    before, _, after = value.partition(_BEHIND_HELD)
+    return f'{before};desc="{_quotable(said)}"{_BEHIND_HELD}{after}'
 
 
-_OF_RELAYED: Final = (
-    ", ".join(
-        f"{part.value};dur={'%.3f' if part in {Part.PROXY, Part.UPLOAD} else '0.000'}"
-        for part in Part
-    )
-    + ", total;dur=%.3f"
-)
+@cache  # most calls come to the same three or four of eight
+def _form(parts: frozenset[Part]) -> tuple[list[Part], str]:
+    """Those parts in order, and the form of the value where all others are zero."""
+    entries = [f"{each.value};dur={'%.3f' if each in parts else '0.000'}" for each in Part]
+    return [each for each in Part if each in parts], ", ".join([*entries, "total;dur=%.3f"])
+
+
+_, _OF_RELAYED = _form(frozenset({Part.PROXY, Part.UPLOAD}))
 
 
 def relayed_timing(began: float, left: float, answered: float) -> bytes:

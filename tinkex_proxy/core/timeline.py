@@ -134,14 +134,14 @@ class Timeline:
             now: the moment.
             since: when it began to be waited for, where it had begun before.
         """
-        stretches = path.stretches(now)
+        parts, untils = path.spans(now)
         start = max(path.began, self.began if since is None else since)
-        if self._ended or not stretches or stretches[-1].until <= max(self.last, start):
+        if self._ended or not untils or untils[-1] <= max(self.last, start):
             return
         self.spent(self.part, start)
         self._cut(start)
-        for stretch in stretches:
-            self.spent(stretch.part, stretch.until)
+        for part, until in zip(parts, untils, strict=True):
+            self.spent(part, until)
         self.held = path.held or self.held
 
     def stretches(self, now: float | None = None) -> list[Stretch]:
@@ -150,11 +150,14 @@ class Timeline:
         Args:
             now: up to which moment, where it has not ended; None: up to `last`.
         """
-        sinces = [self.began, *self._untils]
-        known = list(map(Stretch, self._parts, sinces, self._untils))
+        parts, untils = self.spans(now)
+        return list(map(Stretch, parts, [self.began, *untils], untils))
+
+    def spans(self, now: float | None = None) -> tuple[list[Part], list[float]]:
+        """The same as two lists, to look at: what it was spent on, and until when each."""
         if now is None or self._ended or now <= self.last:
-            return known
-        return [*known, Stretch(self.part, self.last, now)]
+            return self._parts, self._untils
+        return [*self._parts, self.part], [*self._untils, now]
 
     @property
     def whole_s(self) -> float:

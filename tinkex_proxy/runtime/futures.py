@@ -12,7 +12,6 @@ fetches for want of budget would be lost.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -83,8 +82,7 @@ class Waiters(msgspec.Struct, frozen=True):
 NO_WAITERS: Final = Waiters()
 
 
-@dataclass(slots=True, eq=False)
-class _Progress:
+class _Progress(msgspec.Struct, eq=False):
     """What a sequence of polls has seen."""
 
     since: float

@@ -435,7 +435,8 @@ class LaneDriver:
             self.settle(batch.seq_id, page)
             self._tell_end(sent, code)
             for call in calls:
-                self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
+                if call.item.id in self._calls:
+                    self._fail(call.item, UpstreamFault("The proxy failed to read this answer."))
 
     async def result(
         self,

@@ -572,7 +572,8 @@ def _works(
 def _answer(call: TrainingCall, shares: Sequence[Share]) -> TrainingAnswer:
     output: Output = reduce([share.output for share in shares])
     loss = own_loss(call.loss_fn, call.datums, output)
-    shared = any(share.requests > 1 for share in shares)
+    requests = max(share.requests for share in shares)
+    shared = requests > 1
     metrics: dict[str, float] = {} if shared else dict(output.metrics)
     if shared and loss is not None:
         metrics["loss:sum"] = loss
@@ -583,7 +584,7 @@ def _answer(call: TrainingCall, shares: Sequence[Share]) -> TrainingAnswer:
         metrics=metrics,
         batch=BatchInfo(
             id=first.batch_id,
-            requests=max(share.requests for share in shares),
+            requests=requests,
             datums=sum(share.datums for share in shares),
             index=first.index,
             metrics=dict(first.metrics),

@@ -14,7 +14,7 @@ A long poll is no probe of a half-open circuit: it is held for minutes, and who 
 be refused. A question goes first in its place.
 """
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -185,15 +185,17 @@ class Upstream:
         """Wait so long for answers from the next request on."""
         self._timeout_s = timeout_s
 
-    async def ask(self, ask: Ask) -> Response:
+    def ask(self, ask: Ask) -> Awaitable[Response]:
         """Send one request and give the answer, whatever its status.
 
         Raises:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no whole answer came.
         """
-        if ask.operation is not Operation.SUBMIT:
-            return await self._ask(ask)
+        return self._submit(ask) if ask.operation is Operation.SUBMIT else self._ask(ask)
+
+    async def _submit(self, ask: Ask) -> Response:
+        """The same of one that takes its turn."""
         sent_at = None if ask.leave is None else ask.leave.use()
         if sent_at is None:
             sent_at = await self.pace.go(ask.flow)
@@ -351,6 +353,8 @@ class Upstream:
             self.breaker.settle(permit, outcome, detail)
 
     def _with_key(self, passing: Passing) -> Passing:
+        if not self._auth_pairs:
+            return passing
         for name, _ in passing.headers:
             if name in _KEYS:
                 return passing

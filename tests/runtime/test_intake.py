@@ -53,6 +53,18 @@ def test_a_call_holds_what_it_has_come_to_and_gives_it_back(intake) -> None:
     assert intake.snapshot_of("k") == {"bytes_held": 0, "calls_in_flight": 0}
 
 
+def test_a_call_that_has_come_whole_is_held_at_once_or_not_at_all(intake) -> None:
+    with intake.hold("k") as hold:
+        hold.take(60)
+        hold.count()  # it is
+        hold.add(5)
+        assert holds(intake) == (65, 1)
+        with pytest.raises(Overloaded), intake.hold("k") as other:
+            other.take(60)
+        assert holds(intake) == (65, 1)
+    assert holds(intake) == (0, 0)
+
+
 def test_a_call_that_is_shed_half_way_gives_back_what_it_held(intake) -> None:
     with intake.hold("k") as other:
         other.grow(50)

@@ -377,6 +377,32 @@ async def test_calls_that_are_abandoned_end_where_they_are(bench) -> None:
     assert done.task.result().body == b"done"
 
 
+ASKED = AskedRecord("sample", "/v1/sample", {}, {}, b"{}")
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_a_call_in_its_callers_task_is_known_like_others_and_ends(bench, wanted) -> None:
+    ledger = make(bench)
+    entry = ledger.accompany("a", "me", ASKED)
+    assert (ledger.running, ledger.pending()) == (1, {"sample": 1})
+    assert ledger.find("me", "a") is entry
+    entry.wanted = wanted
+    ledger.over(entry, Answer(200, b"done"))
+    assert (ledger.running, ledger.kept[0], len(ledger)) == (0, int(wanted), int(wanted))
+    assert entry.task.result().body == b"done", "for who has found it before"
+    await ledger.drained()
+
+
+async def test_a_call_in_its_callers_task_is_ended_there(bench) -> None:
+    ledger = make(bench)
+    entry = ledger.accompany("a", "me", ASKED)
+    entry.wanted = True
+    entry.end = lambda: ledger.over(entry, None)
+    ledger.end_all()
+    await ledger.drained()
+    assert (entry.task.cancelled(), len(ledger)) == (True, 0)
+
+
 async def test_who_stops_waiting_for_the_end_of_calls_does_not_end_them(bench) -> None:
     ledger = make(bench)
     entry = ledger.start("a", "me", lambda _: asyncio.sleep(3600), key=None, digest=b"")

@@ -11,7 +11,16 @@ from tinkex_proxy.errors import ApiKeyRefused, DeadlineExceeded, InvalidRequest,
 from tinkex_proxy.runtime.ledger import Answer, Entry
 from tinkex_proxy.runtime.trainer import Ticket
 
-__all__ = ["CallerLeft", "Wishes", "coalesce_of", "digest_of", "key_of", "wait_for", "wishes_of"]
+__all__ = [
+    "CallerLeft",
+    "Wishes",
+    "coalesce_of",
+    "cut_off_error",
+    "digest_of",
+    "key_of",
+    "wait_for",
+    "wishes_of",
+]
 
 MAX_KEY_LENGTH = 255
 
@@ -132,10 +141,7 @@ async def wait_for(
     finally:
         entry.waiters -= 1
     if entry.task.cancelled():
-        raise OutcomeUnknown(
-            "The proxy stopped before the answer was there. The call may have run; look at the "
-            "model before you send it again."
-        )
+        raise cut_off_error()
     if entry.task.done():
         return entry.task.result()
     taken_back = ticket is not None and entry.waiters == 0 and ticket.withdraw()
@@ -152,4 +158,12 @@ async def wait_for(
     raise DeadlineExceeded(
         "The deadline passed while the upstream was at work; the call goes on and counts. "
         f"Its answer will be at GET /v1/futures/{entry.id}."
+    )
+
+
+def cut_off_error() -> OutcomeUnknown:
+    """The error for a call that our own end cut off."""
+    return OutcomeUnknown(
+        "The proxy stopped before the answer was there. The call may have run; look at the model "
+        "before you send it again."
     )

@@ -157,10 +157,13 @@ class CallRoute:
         operation: the call's name in metrics and logs.
         handler: does it; gives what is encoded as JSON.
         services: what it works with.
+
+    Attributes:
+        operation: the same.
     """
 
     def __init__(self, operation: str, handler: Handler, services: Services) -> None:
-        self._operation = operation
+        self.operation = operation
         self._handler = handler
         self._services = services
         services.revivers[operation] = self._revive
@@ -173,19 +176,26 @@ class CallRoute:
             try:
                 answer = await self._answer(scope, receive, request_id, extra)
             except CallerLeft:
-                self._note("info", "the caller hung up", scope, request_id)
+                self.hung_up(scope, request_id)
                 return
             except ProxyError as error:
-                path = str(scope["path"])
-                answer = problem_answer(error, instance=path, request_id=request_id)
-                self._note("debug", "refused", scope, request_id, code=error.code)
+                answer = self.refused(error, scope, request_id)
             await send_answer(send, answer, extra, whole=takes_answers(scope))
+
+    def hung_up(self, scope: Scope, request_id: str) -> None:
+        """A line about a caller who has."""
+        self._note("info", "the caller hung up", scope, request_id)
+
+    def refused(self, error: ProxyError, scope: Scope, request_id: str) -> Answer:
+        """The answer to a request that came to no call, and a line about it."""
+        self._note("debug", "refused", scope, request_id, code=error.code)
+        return problem_answer(error, instance=str(scope["path"]), request_id=request_id)
 
     def _note(
         self, level: str, message: str, scope: Scope, request_id: str, **fields: object
     ) -> None:
         """A line about a request that came to no call, or no longer has its caller."""
-        named = {"operation": self._operation, "request_id": request_id}
+        named = {"operation": self.operation, "request_id": request_id}
         told = {**named, **fields, **trace_named(scope)}
         self._services.hub.tell(Note(level, message, fields=told))
 
@@ -246,7 +256,7 @@ class CallRoute:
             if wishes.idempotency_key is not None:
                 first = services.ledger.repeated(account.key_id, wishes.idempotency_key, digest)
                 if first is not None:
-                    services.hub.tell(CallRecognised(self._operation))
+                    services.hub.tell(CallRecognised(self.operation))
                     return first, None
             hold.count()
             ticket = self._ticket(scope, wishes, hold, turn)
@@ -256,10 +266,10 @@ class CallRoute:
             entry = services.ledger.start(
                 services.ledger.id_of(account.key_id, key, request_id),
                 account.key_id,
-                partial(self._begin, account, body, ticket, path, params),
+                partial(self.begin, account, body, ticket, path, params),
                 key=key,
                 digest=digest,
-                asked=AskedRecord(self._operation, path, params, wanted, body),
+                asked=AskedRecord(self.operation, path, params, wanted, body),
             )
             begun = True
         finally:
@@ -279,7 +289,7 @@ class CallRoute:
             place=place,
         )
 
-    def _begin(
+    def begin(
         self,
         account: Account,
         body: bytes,
@@ -288,6 +298,7 @@ class CallRoute:
         params: Mapping[str, str],
         entry: Entry,
     ) -> Coroutine[object, object, Answer]:
+        """What does a call; its entry is the ledger's."""
         ticket.origin = entry
         entry.whose = whose = Whose(entry.id, account.key_id, ticket.trace)
         settings = self._services.settings
@@ -303,7 +314,7 @@ class CallRoute:
             hold=hold,
             timeline=Timeline(self._services.clock.now()),
         )
-        begin = partial(self._begin, account, asked.body, ticket, asked.path, asked.params)
+        begin = partial(self.begin, account, asked.body, ticket, asked.path, asked.params)
         entry = self._services.ledger.restart(call, begin)
         _started(entry, account, ticket, hold)
         return True
@@ -328,20 +339,20 @@ class CallRoute:
             raise
         except Exception as bug:  # noqa: BLE001 - nobody gets a stack trace; the log does
             code = "internal_error"
-            services.hub.tell(Note("error", f"{self._operation} failed", bug, (asked.whose,)))
+            services.hub.tell(Note("error", f"{self.operation} failed", bug, (asked.whose,)))
             fault = ProxyError("The proxy failed; its log tells why.")
             answer = problem_answer(fault, instance=asked.path, request_id=asked.request_id)
         finally:
             timeline.end(services.clock.now())
             trace_id = recorded(asked.whose.trace)
-            services.hub.tell(CallEnded(self._operation, code, timeline.whole_s, trace_id))
+            services.hub.tell(CallEnded(self.operation, code, timeline.whole_s, trace_id))
             self._tell_time(asked, code)
         headers = {**answer.headers, HEADER: server_timing(timeline)}
         return Answer(answer.status, answer.body, headers, answer.retryable)
 
     def _tell_time(self, asked: Asked, code: str) -> None:
         timeline, models = asked.ticket.timeline, tuple(asked.ticket.model_ids)
-        told = CallTimed(self._operation, code, timeline, asked.whose, models)
+        told = CallTimed(self.operation, code, timeline, asked.whose, models)
         self._services.hub.tell(told)
 
 

@@ -6,7 +6,7 @@ of a fixed path is found in a table. All else (the operators' routes, paths with
 methods and paths that there are not) goes to the framework, which has every route.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 from starlette.routing import BaseRoute, Route
@@ -35,10 +35,17 @@ class Branching(Route):
         path: its template.
         app: answers its requests.
         short: makes the short ways of `POST` requests, by path.
+        methods: that it takes; None: all.
     """
 
-    def __init__(self, path: str, app: ASGIApp, short: Mapping[str, ShortWay]) -> None:
-        super().__init__(path, app)
+    def __init__(
+        self,
+        path: str,
+        app: ASGIApp,
+        short: Mapping[str, ShortWay],
+        methods: Collection[str] | None = None,
+    ) -> None:
+        super().__init__(path, app, methods=methods)
         self.short = short
 
 
@@ -71,16 +78,19 @@ class Direct:
     def _add(self, route: Route) -> None:
         if route.path == SDK_ROUTE:
             for name in SDK_CALLS:
-                path = f"/api/v1/{name}"
-                self._found["GET", path] = app = self._measured(route, path)
-                shorter = route.short.get(path) if isinstance(route, Branching) else None
-                if shorter is not None:
-                    app = shorter(app, counted=self._measuring is not None)
-                self._found["POST", path] = app
+                self._add_path(route, f"/api/v1/{name}", {"GET", "POST"})
         elif "{" not in route.path:
-            app = self._measured(route, route.path)
-            for method in (route.methods or set()) - {"HEAD"}:
-                self._found[method, route.path] = app
+            self._add_path(route, route.path, (route.methods or set()) - {"HEAD"})
+
+    def _add_path(self, route: Route, path: str, methods: Iterable[str]) -> None:
+        app = self._measured(route, path)
+        shorter = route.short.get(path) if isinstance(route, Branching) else None
+        for method in methods:
+            if method == "POST" and shorter is not None:
+                small = shorter(app, counted=self._measuring is not None)
+                self._found[method, path] = small
+            else:
+                self._found[method, path] = app
 
     def _measured(self, route: Route, path: str) -> ASGIApp:
         return route.app if self._measuring is None else self._measuring(route.app, path)

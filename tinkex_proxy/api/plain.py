@@ -12,9 +12,10 @@ from typing import TypeVar
 import msgspec
 from starlette.routing import BaseRoute, Route
 
-from tinkex_proxy.api.asgi import ASGIApp
 from tinkex_proxy.api.calls import Asked, CallRoute, Handler, Services
+from tinkex_proxy.api.direct import Branching
 from tinkex_proxy.api.futures import FutureRoute
+from tinkex_proxy.api.plain_small import SmallPlainCalls
 from tinkex_proxy.api.problems import problem_fields
 from tinkex_proxy.errors import InvalidJson, InvalidRequest, ProxyError
 from tinkex_proxy.runtime import sampling, trainer
@@ -132,9 +133,13 @@ async def _load_weights(asked: Asked) -> object:
     return await trainer.load_weights(asked.account, body, asked.ticket)
 
 
-def _route(services: Services, method: str, path: str, app: ASGIApp) -> Route:
+def _route(services: Services, method: str, path: str, app: CallRoute | FutureRoute) -> Route:
     waits = isinstance(app, FutureRoute)
-    return Route(path, services.traced(app, lambda _: path, lambda _: waits), methods=[method])
+    traced = services.traced(app, lambda _: path, lambda _: waits)
+    if isinstance(app, FutureRoute):
+        return Route(path, traced, methods=[method])
+    small = partial(SmallPlainCalls, app, services, path)
+    return Branching(path, traced, {path: small}, [method])
 
 
 def plain_routes(services: Services) -> list[BaseRoute]:

@@ -8,7 +8,6 @@ the same is done, in the same order and with the same parts. What is not plain t
 from the start, and what comes to no answer ends there (`SdkRoute.conclude`).
 """
 
-import logging
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Final
 from starlette.routing import BaseRoute
 
 from tinkex_proxy.api.asgi import (
-    ANSWER,
     BODY,
     CALLER,
     SDK_ROUTE,
@@ -25,7 +23,6 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
-    pairs_of,
     too_large,
 )
 from tinkex_proxy.api.calls import Services
@@ -36,8 +33,10 @@ from tinkex_proxy.api.sdk import SdkRoute, Sending, no_answer
 from tinkex_proxy.api.sdk_futures import Timed
 from tinkex_proxy.api.sdk_kinds import Kind, kind_of
 from tinkex_proxy.api.server_timing import HEADER, relayed_timing
+from tinkex_proxy.api.small import key_named, small_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
+from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import Relayed, RequestEnded
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose
@@ -47,7 +46,6 @@ __all__ = ["SmallCalls", "sdk_routes"]
 # Who says one of these is looked at more closely.
 _UNUSUAL: Final = frozenset({b"authorization", b"traceparent", b"tracestate"})
 _TIMING: Final = HEADER.encode()
-_LOG: Final = logging.getLogger("tinkex_proxy")
 
 
 def sdk_routes(route: SdkRoute, services: Services) -> list[BaseRoute]:
@@ -90,26 +88,18 @@ class SmallCalls:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
-        services, pairs, offered = self._services, pairs_of(scope), scope.get("extensions")
-        named = dict(pairs)
+        named, offered = small_of(scope, self._services, _UNUSUAL), scope.get("extensions")
         if (
-            not isinstance(offered, dict)
-            or ANSWER not in offered
-            or len(named) < len(pairs)
-            or not _UNUSUAL.isdisjoint(named)
+            named is None
+            or not isinstance(offered, dict)
             or named.get(b"connection", b"keep-alive") != b"keep-alive"
             or not self._route.relays(self._kind.name)
-            or services.draining
-            or services.tracer.on
-            or _LOG.isEnabledFor(logging.DEBUG)  # which wants its lines at once
-            or not named.get(b"x-api-key", b"").isascii()
         ):
             return self._other(scope, receive, send)
         body = offered[BODY]()
         if body is None:
             return self._other(scope, receive, send)
-        key = named.get(b"x-api-key", b"").decode().strip() or None
-        return self._relay(scope, send, key, body, offered[CALLER])
+        return self._relay(scope, send, key_named(named), body, offered[CALLER])
 
     async def _relay(
         self,
@@ -125,11 +115,11 @@ class SmallCalls:
         whose, left = None, began
         with services.open:
             try:
-                owner = self._take(key, size)
+                account = self._take(key, size)
                 try:
-                    sending.account = account = services.accounts.of(key)
+                    sending.account = account
                     account.begin(sending)
-                    whose, left = Whose(sending.request_id, owner), now()
+                    whose, left = Whose(sending.request_id, account.key_id), now()
                     passing = passing_of(
                         scope,
                         body,
@@ -145,7 +135,7 @@ class SmallCalls:
                         timing = _TIMING, relayed_timing(began, left, answered)
                         await hand_down(passed, send, whole=True, more=(timing,))
                 finally:
-                    services.intake.give_back(owner, size)
+                    services.intake.give_back(account.key_id, size)
             except BaseException as error:  # noqa: BLE001 - raised again, unless it is answered
                 if whose is not None:
                     line = Timeline(began)
@@ -158,18 +148,18 @@ class SmallCalls:
             told = Relayed(self._kind.told, self._handler, passed.status, whose, *moments)
             services.hub.tell(told)
 
-    def _take(self, key: str | None, size: int) -> str:
-        """Take a call on; gives the key id of its caller.
+    def _take(self, key: str | None, size: int) -> Account:
+        """Take a call on; gives its caller's account.
 
         Raises:
-            Overloaded, PayloadTooLarge: it is not to be.
+            ApiKeyMissing, Overloaded, PayloadTooLarge, TooManyKeys: it is not to be.
         """
         services = self._services
         if size > services.settings.body.max_bytes:
             raise too_large(size, services.settings.body.max_bytes)
-        owner = services.accounts.key_id_of(key)
-        services.intake.take(owner, size)
-        return owner
+        account = services.accounts.of(key)
+        services.intake.take(account.key_id, size)
+        return account
 
     async def _conclude(
         self, error: BaseException, scope: Scope, sending: Sending, began: float

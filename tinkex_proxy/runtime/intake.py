@@ -216,6 +216,15 @@ class Hold:
                 self._intake.turn_away(bound)
             self._counted = True
 
+    def take(self, size: int) -> None:
+        """Hold a call that has come whole, all of it, and count it.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        self._intake.take(self._owner, size)
+        self._size, self._counted = size, True
+
     def queue(self, depth: int, *, awaited: bool = False) -> None:
         """Make sure that the call may queue on a lane for which `depth` wait.
 

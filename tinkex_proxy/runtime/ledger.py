@@ -83,7 +83,8 @@ class Entry(msgspec.Struct, eq=False):
         earlier: whether an earlier run has begun it, and may have sent parts of it.
         whose: its name in logs and traces.
         at_end: called when it has ended.
-        task: what runs it, or ran it; never raises.
+        task: what runs it, or ran it, or the answer of what does; never raises.
+        end: ends it where it is, if its caller's task runs it.
     """
 
     id: str
@@ -105,6 +106,7 @@ class Entry(msgspec.Struct, eq=False):
     earlier: bool = False
     whose: Whose | None = None
     at_end: Callable[[], None] | None = None
+    end: Callable[[], None] | None = None
 
     @property
     def recorded(self) -> bool:
@@ -248,6 +250,32 @@ class Ledger:
             self._cut_off.pop((owner, key), None)
         return entry
 
+    def accompany(self, entry_id: str, owner: str, asked: AskedRecord) -> Entry:
+        """Know of a call that its caller's own task runs; `over` must follow.
+
+        Args:
+            entry_id: its name.
+            owner: key id of who makes it.
+            asked: its request.
+        """
+        self._numbers += 1
+        entry = Entry(entry_id, owner, self._numbers, None, b"", asked)
+        entry.task = asyncio.get_running_loop().create_future()
+        self._entries[entry_id] = entry
+        return entry
+
+    def over(self, entry: Entry, answer: Answer | None) -> None:
+        """Such a call has come to an answer, or to none: it was ended."""
+        if answer is None:
+            entry.task.cancel()
+        else:
+            entry.task.set_result(answer)
+        if entry.wanted:
+            self._ended(entry)
+        else:  # as nearly always: nothing of it is anywhere else
+            entry.ended_at = self._clock.now()
+            del self._entries[entry.id]
+
     async def promise(self, entry: Entry) -> None:
         """Have a call's answer here for whoever comes for it later, even in a later run.
 
@@ -341,9 +369,9 @@ class Ledger:
 
     def end_all(self) -> None:
         """End every running call where it is; its caller is told that it may have run."""
-        for entry in self._entries.values():
+        for entry in tuple(self._entries.values()):
             if entry.ended_at is None:
-                entry.task.cancel()
+                (entry.end or entry.task.cancel)()
 
     def reconfigure(self, retention: Retention) -> None:
         """Keep as much as this from now on."""

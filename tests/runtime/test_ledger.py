@@ -377,20 +377,28 @@ async def test_calls_that_are_abandoned_end_where_they_are(bench) -> None:
     assert done.task.result().body == b"done"
 
 
-ASKED = AskedRecord("sample", "/v1/sample", {}, {}, b"{}")
-
-
 @pytest.mark.parametrize("wanted", [False, True])
 async def test_a_call_in_its_callers_task_is_known_like_others_and_ends(bench, wanted) -> None:
     ledger = make(bench)
     entry = ledger.accompany("a", "me", ASKED)
-    assert (ledger.running, ledger.pending()) == (1, {"sample": 1})
+    assert (ledger.running, ledger.pending()) == (1, {"optim_step": 1})
     assert ledger.find("me", "a") is entry
     entry.wanted = wanted
     ledger.over(entry, Answer(200, b"done"))
     assert (ledger.running, ledger.kept[0], len(ledger)) == (0, int(wanted), int(wanted))
     assert entry.task.result().body == b"done", "for who has found it before"
     await ledger.drained()
+
+
+async def test_with_its_end_goes_the_page_that_was_kept_for_it_alone(book) -> None:
+    ledger, journal = book.ledger()
+    batch = BatchRecord("me", "m", 1, (), "/p", "j", "j", "i", repeatable=True, body=b"")
+    await journal.commit([written(batch)])
+    entry = ledger.accompany("a", "me", ASKED)
+    entry.pages.append(Page(batch, ["a"], over=True))
+    ledger.over(entry, Answer(200, b"done"))
+    await journal.commit()
+    assert read_records(book.store.load())[0] == {}
 
 
 async def test_a_call_in_its_callers_task_is_ended_there(bench) -> None:

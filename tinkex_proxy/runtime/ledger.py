@@ -270,9 +270,9 @@ class Ledger:
             entry.task.cancel()
         else:
             entry.task.set_result(answer)
-        if entry.wanted:
+        if entry.wanted or entry.pages:
             self._ended(entry)
-        else:  # as nearly always: nothing of it is anywhere else
+        else:  # nothing of it is anywhere else
             entry.ended_at = self._clock.now()
             del self._entries[entry.id]
 

@@ -10,6 +10,7 @@ an idle sidecar must not.
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 __all__ = ["SIZES", "Code", "first_misfit", "pack", "unpack", "unpack_bfloat16", "unpack_integers"]
@@ -24,9 +25,14 @@ _MISFIT: Final = (struct.error, OverflowError)
 def pack(code: Code, values: Sequence[float]) -> bytes | None:
     """The values as int32 (`i`), int64 (`q`) or float32 (`f`); None when one does not fit."""
     try:
-        return struct.Struct(f"<{len(values)}{code}").pack(*values)
+        return _form(len(values), code).pack(*values)
     except _MISFIT:
         return None
+
+
+@lru_cache(maxsize=1024)  # calls of a trainer are of a few lengths; to read a form takes as long
+def _form(count: int, code: Code) -> struct.Struct:
+    return struct.Struct(f"<{count}{code}")
 
 
 def first_misfit(code: Code, values: Sequence[float]) -> int:
@@ -40,7 +46,7 @@ def unpack(code: Code, data: bytes) -> list[float]:
     Raises:
         struct.error: `data` is no whole number of values.
     """
-    return list(struct.unpack(f"<{len(data) // SIZES[code]}{code}", data))
+    return list(_form(len(data) // SIZES[code], code).unpack(data))
 
 
 def unpack_integers(data: bytes) -> list[int]:
@@ -49,7 +55,7 @@ def unpack_integers(data: bytes) -> list[int]:
     Raises:
         struct.error: `data` is no whole number of values.
     """
-    return list(struct.unpack(f"<{len(data) // 4}i", data))
+    return list(_form(len(data) // 4, "i").unpack(data))
 
 
 def unpack_bfloat16(data: bytes) -> list[float]:

@@ -36,6 +36,7 @@ class Recorder:
                         self.hung_up.set()
                         return
                     leaving.cancel()
+                    await asyncio.wait([leaving])  # or reading on would be taken ill
                 writer.write(self.answer)
                 await writer.drain()
                 if self.then_hang_up:

@@ -99,6 +99,26 @@ async def test_a_call_that_our_own_end_cut_off_may_have_run() -> None:
     assert (call.ledger.over_with, call.ticket.asked) == ([None], 0)
 
 
+async def test_who_has_left_already_is_told_nothing_when_we_end() -> None:
+    call = Accompanied(forever(), gives=False)
+    await call.begun()
+    call.leave()
+    call.entry.end()
+    with pytest.raises(CallerLeft):
+        await call.task
+    assert call.ledger.over_with == [None]
+
+
+async def test_where_what_was_waited_for_is_cut_off_so_is_the_call() -> None:
+    async def work() -> Answer:
+        raise asyncio.CancelledError
+
+    call = Accompanied(work(), gives=True)
+    with pytest.raises(OutcomeUnknown, match="may have run"):
+        await call.task
+    assert call.ledger.over_with == [None]
+
+
 async def test_who_ends_the_task_ends_the_call() -> None:
     call = Accompanied(forever(), gives=True)
     await call.begun()

@@ -1,6 +1,7 @@
 """The short way of small plain calls: it does what the other one does, for what is plain."""
 
 import asyncio
+import json
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from tinkex_proxy.api import plain_small
 from tinkex_proxy.errors import UpstreamFault
 from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES
 
+MODEL = {"base_model": "sandbox/tiny-1", "rank": 4}
 SAMPLE = {"base_model": "sandbox/tiny-1", "prompt": [1, 2], "sampling_params": {"max_tokens": 2}}
 
 
@@ -161,7 +163,8 @@ async def test_a_body_that_is_longer_than_it_may_be(start, upstream, shortly) ->
     assert shortly == ["/v1/sample"]
 
 
-async def test_a_caller_that_hangs_up_is_counted_as_one_who_left(proxy, shortly) -> None:
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_a_caller_that_hangs_up_is_counted_as_one_who_left(proxy, shortly, cut_off) -> None:
     """Whose call has left for the upstream, so that it goes on and its answer is kept."""
     model_id = await proxy.create()
     release = stalled(proxy, model_id)
@@ -170,14 +173,88 @@ async def test_a_caller_that_hangs_up_is_counted_as_one_who_left(proxy, shortly)
     body = b'{"model_id": "%s", "data": [{"tokens": [1, 2], "targets": [2, 3]}]}'
     path = "/v1/forward_backward"
     await hang_up_after(proxy, path, body % model_id.encode(), lambda: lane.on_wire is not None)
-    release.set()
-    while services.open.count or services.ledger.running:
+    while services.open.count:
         await asyncio.sleep(0)
-    assert services.ledger.kept[0] == 1
-    assert services.intake.usage.calls == 0
+    assert services.ledger.running == 1
+    left = f'http_requests_total{{handler="{path}",method="POST",status="none"}} 1.0'
+    assert left in (await proxy.client.get("/metrics")).text
+    if cut_off:
+        await proxy.proxy.cut_off()
+    release.set()
+    while services.ledger.running:
+        await asyncio.sleep(0)
+    assert (services.ledger.kept[0], services.intake.usage.calls) == (int(not cut_off), 0)
     text = (await proxy.client.get("/metrics")).text
-    assert f'http_requests_total{{handler="{path}",method="POST",status="none"}} 1.0' in text
-    assert 'tinkex_proxy_calls_total{code="ok",operation="forward_backward"} 1.0' in text
+    assert left in text, "once"
+    code = "withdrawn" if cut_off else "ok"
+    assert f'tinkex_proxy_calls_total{{code="{code}",operation="forward_backward"}} 1.0' in text
+
+
+def raw(path: str, body: object, header: str = "") -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}\r\n{header}"
+    return head.encode() + b"\r\n" + content
+
+
+@pytest.mark.parametrize("header", ["", "idempotency-key: k\r\n", "x-tinkex-coalesce: off\r\n"])
+async def test_calls_go_in_the_order_in_which_they_came_whichever_way(
+    proxy, shortly, header
+) -> None:
+    """The second one plain; both on connections of their own, read in one turn of the loop."""
+    model_id = await proxy.create()
+    driver = proxy.proxy.services.accounts.of_default().model(model_id).driver
+    enqueue, works = driver.enqueue, []
+
+    def noted(calls) -> None:
+        works.extend(type(call.work).__name__ for call in calls)
+        enqueue(calls)
+
+    driver.enqueue = noted
+    host, port = proxy.url.removeprefix("http://").split(":")
+    streams = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    path, step = "/v1/optim_step", {"model_id": model_id}
+    for reader, writer in streams:  # so that both are taken
+        writer.write(raw("/v1/optim_step", {"model_id": "none"}))
+        assert b"404" in await reader.readuntil(b"\r\n\r\n")
+    first = raw("/v1/forward_backward", {"model_id": model_id, "data": [datum(1)]}, header)
+    for (_, writer), request in zip(streams, (first, raw(path, step)), strict=True):
+        writer.write(request)  # it goes at once
+    while len(works) < 2:
+        await asyncio.sleep(0.001)
+    assert works == ["Training", "Order"]
+    for reader, writer in streams:
+        while b"200 OK" not in await reader.readuntil(b"\r\n\r\n"):
+            pass
+        writer.close()
+
+
+@pytest.mark.parametrize("headers", [[], TWICE])
+async def test_who_is_shed_takes_nobodys_place(start, upstream, headers) -> None:
+    """Neither that of an idle key, whose session would go with its account."""
+    proxy = await start(await upstream(), upstream={"max_keys": 2}, admission={"max_calls": 1})
+    busy, idle, new = ({"x-api-key": f"tml-{name}"} for name in ("busy", "idle", "new"))
+    made = await proxy.client.post("/v1/models", json=MODEL, headers=busy)
+    await proxy.client.post("/v1/sample", json=SAMPLE, headers=idle)
+    accounts = proxy.proxy.services.accounts
+    account = accounts.of("tml-busy")
+    release, submit = asyncio.Event(), account.tools.submitter.submit
+
+    async def waits(ask):
+        await release.wait()
+        return await submit(ask)
+
+    account.tools.submitter.submit = waits
+    body = {"model_id": made.json()["model_id"], "data": [datum(1)]}
+    first = asyncio.create_task(proxy.client.post("/v1/forward_backward", json=body, headers=busy))
+    while account.model(body["model_id"]).driver.lane.on_wire is None:
+        await asyncio.sleep(0)
+    before = {each.key_id for each in accounts}
+    for path in ("/v1/sample", "/api/v1/asample"):
+        shed = await proxy.client.post(path, json=SAMPLE, headers=[*new.items(), *headers])
+        assert shed.status_code in {429, 503}, shed.text
+    assert {each.key_id for each in accounts} == before
+    release.set()
+    assert (await first).status_code == 200
 
 
 async def test_our_end_cuts_it_off_and_its_caller_is_told(proxy, shortly) -> None:

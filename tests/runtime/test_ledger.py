@@ -401,6 +401,33 @@ async def test_with_its_end_goes_the_page_that_was_kept_for_it_alone(book) -> No
     assert read_records(book.store.load())[0] == {}
 
 
+@pytest.mark.parametrize("withdrawn", [False, True])
+async def test_what_was_promised_and_is_ended_is_the_next_runs(book, withdrawn) -> None:
+    """As a call with a task of its own, which nothing but our own end ends."""
+    ledger, journal = book.ledger()
+    entry = ledger.accompany("a", "me", ASKED)
+    await ledger.promise(entry)
+    entry.withdrawn = withdrawn
+    ledger.over(entry, None)
+    assert (len(ledger), ledger.running) == (0, 0)
+    await journal.commit()
+    assert [call.id for call in book.calls()] == ([] if withdrawn else ["a"])
+
+
+async def test_until_a_call_has_begun_it_is_known_that_it_has_not(bench) -> None:
+    ledger, begun = make(bench), []
+
+    async def work() -> Answer:
+        begun.append(ledger.unbegun)
+        return await answer()
+
+    entry = ledger.start("a", "me", lambda _: work(), key=None, digest=b"")
+    assert ledger.unbegun == 1
+    await asyncio.sleep(0)
+    assert (begun, ledger.unbegun) == ([1], 0)
+    await finished(entry)
+
+
 async def test_a_call_in_its_callers_task_is_ended_there(bench) -> None:
     ledger = make(bench)
     entry = ledger.accompany("a", "me", ASKED)

@@ -6,6 +6,7 @@ second task, unless its caller leaves early; and hardly any does. If one does, w
 taken back, and what has goes on to its end, in the task that there is.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Self
@@ -49,6 +50,10 @@ async def accompany(
     try:
         with _Alone(entry, ticket, leaving, on_left) as alone:
             answer = await work
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        raise cut_off_error() from None  # something that it waited for was
     finally:
         ledger.over(entry, answer)
     if alone.left:
@@ -105,4 +110,9 @@ class _Alone(Endable):
             entry.wanted = True
 
     def _cut_off(self) -> None:
-        self.end(cut_off_error())
+        self.end(CallerLeft() if self.left else cut_off_error())
+
+
+def _is_cancelled() -> bool:
+    this = asyncio.current_task()
+    return this is not None and this.cancelling() > 0

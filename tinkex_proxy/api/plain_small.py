@@ -5,7 +5,9 @@ they come, wishes, deadlines and repetitions (`calls.py`). One that says nothing
 come whole is done here and now, by the same parts: the difference was a seventh of a sample's work.
 """
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from tinkex_proxy.api.accompany import accompany
@@ -87,34 +89,32 @@ class SmallPlainCalls:
         self, scope: Scope, send: Send, key: str | None, body: bytes, leaving: Leaving
     ) -> None:
         """Answer one that is plain."""
-        services, request_id = self._services, fresh_id()
-        began, status = services.clock.now(), None
+        services, request_id, status = self._services, fresh_id(), None
+        request = _Request(services, self._path if self._counted else None)
         try:
-            with services.open:
-                try:
-                    answer = await self._do(key, body, leaving, scope, request_id, began)
-                except CallerLeft:
-                    return
-                except ProxyError as error:
-                    answer = self._route.refused(error, scope, request_id)
-                await send_answer(send, answer, {"x-request-id": request_id}, whole=True)
-                status = answer.status
+            on_left = partial(self._hung_up, request, scope, request_id)
+            try:
+                answer = await self._do(key, body, leaving, request_id, request.began, on_left)
+            except CallerLeft:
+                return
+            except ProxyError as error:
+                answer = self._route.refused(error, scope, request_id)
+            await send_answer(send, answer, {"x-request-id": request_id}, whole=True)
+            status = answer.status
         except Exception:
             status = 500  # which the server answers it with
             raise
         finally:
-            if self._counted:
-                took_s = services.clock.now() - began
-                services.hub.tell(RequestEnded(self._path, "POST", status, took_s, wanted=True))
+            request.end(status)
 
     async def _do(
         self,
         key: str | None,
         body: bytes,
         leaving: Leaving,
-        scope: Scope,
         request_id: str,
         began: float,
+        on_left: Callable[[], None],
     ) -> Answer:
         """Do the call.
 
@@ -123,28 +123,62 @@ class SmallPlainCalls:
             ProxyError: it has not begun, or our end cut it off.
         """
         services, size = self._services, len(body)
+        if services.ledger.unbegun:  # calls that came before this one
+            await asyncio.sleep(0)
         if size > services.settings.body.max_bytes:
             raise too_large(size, services.settings.body.max_bytes)
-        account = services.accounts.of(key)
-        with services.intake.hold(account.key_id) as hold:
+        owner = services.accounts.key_id_of(key)
+        with services.intake.hold(owner) as hold:
             hold.take(size)
+            account = services.accounts.of(key)
             ticket = Ticket(hold=hold, timeline=Timeline(began))
             asked = AskedRecord(self._route.operation, self._path, {}, {}, body)
-            entry = services.ledger.accompany(request_id, account.key_id, asked)
+            entry = services.ledger.accompany(request_id, owner, asked)
             account.begin(entry)
             work = self._route.begin(account, body, ticket, self._path, {}, entry)
             try:
                 return await accompany(
-                    entry,
-                    ticket,
-                    leaving,
-                    services.ledger,
-                    work,
-                    on_left=lambda: self._route.hung_up(scope, request_id),
+                    entry, ticket, leaving, services.ledger, work, on_left=on_left
                 )
             finally:
                 ticket.leave()
                 account.end(entry)
+
+    def _hung_up(self, request: "_Request", scope: Scope, request_id: str) -> None:
+        self._route.hung_up(scope, request_id)
+        request.end(None)
+
+
+class _Request:
+    """A request that is being answered, until it has been or its caller hangs up.
+
+    Args:
+        services: count it.
+        handler: by which it is counted by the hub's listeners, if it is.
+
+    Attributes:
+        began: the moment it came.
+    """
+
+    __slots__ = ("_handler", "_over", "_services", "began")
+
+    def __init__(self, services: Services, handler: str | None) -> None:
+        self._services = services
+        self._handler = handler
+        self._over = False
+        self.began = services.clock.now()
+        services.open.enter()
+
+    def end(self, status: int | None) -> None:
+        """It was answered with this status, or with nothing; told twice, the first time counts."""
+        if self._over:
+            return
+        self._over = True
+        services = self._services
+        services.open.leave()
+        if self._handler is not None:
+            took_s = services.clock.now() - self.began
+            services.hub.tell(RequestEnded(self._handler, "POST", status, took_s, wanted=True))
 
 
 def _is_small(named: Named) -> bool:

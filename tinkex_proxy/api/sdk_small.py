@@ -36,7 +36,6 @@ from tinkex_proxy.api.server_timing import HEADER, relayed_timing
 from tinkex_proxy.api.small import key_named, small_of
 from tinkex_proxy.core.outcome import Operation
 from tinkex_proxy.core.timeline import Part, Timeline
-from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.events import Relayed, RequestEnded
 from tinkex_proxy.runtime.upstream import Unanswered
 from tinkex_proxy.runtime.whose import Whose
@@ -115,11 +114,11 @@ class SmallCalls:
         whose, left = None, began
         with services.open:
             try:
-                account = self._take(key, size)
+                owner = self._take(key, size)
                 try:
-                    sending.account = account
+                    sending.account = account = services.accounts.of(key)
                     account.begin(sending)
-                    whose, left = Whose(sending.request_id, account.key_id), now()
+                    whose, left = Whose(sending.request_id, owner), now()
                     passing = passing_of(
                         scope,
                         body,
@@ -135,7 +134,7 @@ class SmallCalls:
                         timing = _TIMING, relayed_timing(began, left, answered)
                         await hand_down(passed, send, whole=True, more=(timing,))
                 finally:
-                    services.intake.give_back(account.key_id, size)
+                    services.intake.give_back(owner, size)
             except BaseException as error:  # noqa: BLE001 - raised again, unless it is answered
                 if whose is not None:
                     line = Timeline(began)
@@ -148,18 +147,18 @@ class SmallCalls:
             told = Relayed(self._kind.told, self._handler, passed.status, whose, *moments)
             services.hub.tell(told)
 
-    def _take(self, key: str | None, size: int) -> Account:
-        """Take a call on; gives its caller's account.
+    def _take(self, key: str | None, size: int) -> str:
+        """Take a call on; gives the key id of its caller.
 
         Raises:
-            ApiKeyMissing, Overloaded, PayloadTooLarge, TooManyKeys: it is not to be.
+            Overloaded, PayloadTooLarge: it is not to be.
         """
         services = self._services
         if size > services.settings.body.max_bytes:
             raise too_large(size, services.settings.body.max_bytes)
-        account = services.accounts.of(key)
-        services.intake.take(account.key_id, size)
-        return account
+        owner = services.accounts.key_id_of(key)
+        services.intake.take(owner, size)
+        return owner
 
     async def _conclude(
         self, error: BaseException, scope: Scope, sending: Sending, began: float

@@ -79,11 +79,21 @@ class OpenRequests:
         self._none = asyncio.Event()
         self._none.set()
 
-    def __enter__(self) -> Self:
-        """Count one more."""
+    def enter(self) -> None:
+        """Count one more; `leave` must follow."""
         self.count += 1
         if self.count == 1:
             self._none.clear()
+
+    def leave(self) -> None:
+        """Count one less."""
+        self.count -= 1
+        if self.count == 0:
+            self._none.set()
+
+    def __enter__(self) -> Self:
+        """Count one more."""
+        self.enter()
         return self
 
     def __exit__(
@@ -93,9 +103,7 @@ class OpenRequests:
         trace: TracebackType | None,
     ) -> None:
         """Count one less."""
-        self.count -= 1
-        if self.count == 0:
-            self._none.set()
+        self.leave()
 
     async def none(self) -> None:
         """Wait until there is none."""

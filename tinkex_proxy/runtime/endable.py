@@ -37,10 +37,14 @@ class Endable:
     ) -> None:
         """It cannot any more; raises why it was, unless somebody else ends the task too."""
         self._over = True
-        if self._why is None:
+        why, self._why = self._why, None
+        if why is None:
             return
-        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._why from None
+        try:
+            if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+                raise why from None
+        finally:
+            del why  # whose traceback holds this
 
     def end(self, why: Exception) -> None:
         """End what is waited for within; only the first reason counts, and none after its end."""

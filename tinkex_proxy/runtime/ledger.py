@@ -151,6 +151,9 @@ class Ledger:
         retention: what to keep.
         journal: what outlasts this process.
         wall_clock: gives the time of day in seconds, for ages that outlast it.
+
+    Attributes:
+        unbegun: calls with a task that has not begun yet: a turn of the event loop later it has.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class Ledger:
         self._journal = journal
         self._wall_clock = wall_clock
         self._numbers = 0
+        self.unbegun = 0
         self._cut_off: dict[tuple[str, str], tuple[CallRecord, float]] = {}
         self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], Entry] = {}
@@ -244,11 +248,16 @@ class Ledger:
         self._forget_answer(entry_id)
         name = f"call {entry_id}"
         entry.task = self._tasks.start(name, work(entry), lambda _: self._ended(entry))
+        self.unbegun += 1
+        asyncio.get_running_loop().call_soon(self._has_begun)  # behind the task's first step
         self._entries[entry_id] = entry
         if key is not None:
             self._keys[owner, key] = entry
             self._cut_off.pop((owner, key), None)
         return entry
+
+    def _has_begun(self) -> None:
+        self.unbegun -= 1
 
     def accompany(self, entry_id: str, owner: str, asked: AskedRecord) -> Entry:
         """Know of a call that its caller's own task runs; `over` must follow.
@@ -270,7 +279,10 @@ class Ledger:
             entry.task.cancel()
         else:
             entry.task.set_result(answer)
-        if entry.wanted or entry.pages:
+        if answer is None and entry.in_journal and not entry.withdrawn:
+            entry.ended_at = self._clock.now()
+            self._leave(entry)  # the next run goes on with it
+        elif entry.wanted or entry.pages:
             self._ended(entry)
         else:  # nothing of it is anywhere else
             entry.ended_at = self._clock.now()

@@ -173,8 +173,9 @@ async def test_a_caller_that_hangs_up_is_counted_as_one_who_left(proxy, shortly,
     body = b'{"model_id": "%s", "data": [{"tokens": [1, 2], "targets": [2, 3]}]}'
     path = "/v1/forward_backward"
     await hang_up_after(proxy, path, body % model_id.encode(), lambda: lane.on_wire is not None)
-    while services.open.count:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while services.open.count:
+            await asyncio.sleep(0)
     assert services.ledger.running == 1
     left = f'http_requests_total{{handler="{path}",method="POST",status="none"}} 1.0'
     assert left in (await proxy.client.get("/metrics")).text

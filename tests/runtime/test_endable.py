@@ -1,6 +1,9 @@
 """Ending from outside what a task waits for."""
 
 import asyncio
+import gc
+from contextlib import suppress
+from weakref import ref
 
 import pytest
 
@@ -53,3 +56,25 @@ async def test_one_may_stand_in_another() -> None:
     outer.end(ValueError("outer"))
     with pytest.raises(ValueError, match="outer"):
         await task
+
+
+async def test_what_was_ended_is_held_by_nothing() -> None:
+    """Its reason has a traceback, which has the frames that it went through, which have it."""
+
+    class Seen(Endable):  # with a place for references that do not hold it
+        pass
+
+    async def ended() -> "ref[Seen]":
+        endable = Seen()
+        asyncio.get_running_loop().call_soon(endable.end, ValueError("why"))
+        with suppress(ValueError):
+            await waiting(endable)
+        return ref(endable)
+
+    gc.disable()
+    try:
+        gone = await ended()
+        await asyncio.sleep(0)  # for the loop to have let go of its callback
+        assert gone() is None
+    finally:
+        gc.enable()

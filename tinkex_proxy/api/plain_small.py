@@ -2,7 +2,7 @@
 
 A call that may outlast its connection has a task of its own, and goes through what reads bodies as
 they come, wishes, deadlines and repetitions (`calls.py`). One that says nothing of all that and has
-come whole is done here and now, by the same parts: the difference was a seventh of a sample's work.
+come whole is done here and now, by the same parts: the difference was a tenth of a sample's work.
 """
 
 import asyncio

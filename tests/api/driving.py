@@ -18,9 +18,9 @@ async def step(proxy, model_id: str, rate: float = 0.05):
     return await proxy.post("/v1/optim_step", body)
 
 
-def stalled(proxy, model_id: str) -> asyncio.Event:
-    """Keep the submits of one model on the wire until the event is set."""
-    submitter = proxy.proxy.services.accounts.of_default().tools.submitter
+def stalled(proxy, model_id: str, key: str | None = None) -> asyncio.Event:
+    """Keep the submits of one model of a key on the wire until the event is set."""
+    submitter = proxy.proxy.services.accounts.of(key).tools.submitter
     original, release = submitter.submit, asyncio.Event()
 
     async def submit(ask):
@@ -30,3 +30,16 @@ def stalled(proxy, model_id: str) -> asyncio.Event:
 
     submitter.submit = submit
     return release
+
+
+def paths_noted(monkeypatch, way: type, name: str) -> list[str]:
+    """The paths of the requests that a method of an application is given from now on."""
+    paths: list[str] = []
+    answer = getattr(way, name)
+
+    async def noted(self, scope, *rest) -> None:
+        paths.append(scope["path"])
+        await answer(self, scope, *rest)
+
+    monkeypatch.setattr(way, name, noted)
+    return paths

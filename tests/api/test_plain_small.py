@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.api.driving import datum, stalled
+from tests.api.driving import datum, paths_noted, stalled
 from tests.api.test_calls import hang_up_after
 from tests.api.test_sdk_small import TWICE, measured
 from tinkex_proxy.api import plain_small
@@ -20,15 +20,7 @@ SAMPLE = {"base_model": "sandbox/tiny-1", "prompt": [1, 2], "sampling_params": {
 @pytest.fixture
 def shortly(monkeypatch) -> list[str]:
     """The paths of what went the short way."""
-    paths: list[str] = []
-    do = plain_small.SmallPlainCalls._answer
-
-    async def noted(self, scope, *rest) -> None:
-        paths.append(scope["path"])
-        await do(self, scope, *rest)
-
-    monkeypatch.setattr(plain_small.SmallPlainCalls, "_answer", noted)
-    return paths
+    return paths_noted(monkeypatch, plain_small.SmallPlainCalls, "_answer")
 
 
 async def test_what_is_plain_goes_the_short_way(proxy, shortly) -> None:
@@ -237,17 +229,11 @@ async def test_who_is_shed_takes_nobodys_place(start, upstream, headers) -> None
     made = await proxy.client.post("/v1/models", json=MODEL, headers=busy)
     await proxy.client.post("/v1/sample", json=SAMPLE, headers=idle)
     accounts = proxy.proxy.services.accounts
-    account = accounts.of("tml-busy")
-    release, submit = asyncio.Event(), account.tools.submitter.submit
-
-    async def waits(ask):
-        await release.wait()
-        return await submit(ask)
-
-    account.tools.submitter.submit = waits
-    body = {"model_id": made.json()["model_id"], "data": [datum(1)]}
+    model_id = made.json()["model_id"]
+    release = stalled(proxy, model_id, "tml-busy")
+    body = {"model_id": model_id, "data": [datum(1)]}
     first = asyncio.create_task(proxy.client.post("/v1/forward_backward", json=body, headers=busy))
-    while account.model(body["model_id"]).driver.lane.on_wire is None:
+    while accounts.of("tml-busy").model(model_id).driver.lane.on_wire is None:
         await asyncio.sleep(0)
     before = {each.key_id for each in accounts}
     for path in ("/v1/sample", "/api/v1/asample"):

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from tests.api.driving import paths_noted
 from tests.api.test_sdk import opened
 from tinkex_proxy.api import sdk_small
 
@@ -16,15 +17,7 @@ TWICE = [("x-twice", "a"), ("x-twice", "b")]
 @pytest.fixture
 def shortly(monkeypatch) -> list[str]:
     """The paths of what went the short way."""
-    paths: list[str] = []
-    relay = sdk_small.SmallCalls._relay
-
-    async def noted(self, scope, *rest) -> None:
-        paths.append(scope["path"])
-        await relay(self, scope, *rest)
-
-    monkeypatch.setattr(sdk_small.SmallCalls, "_relay", noted)
-    return paths
+    return paths_noted(monkeypatch, sdk_small.SmallCalls, "_relay")
 
 
 async def test_what_is_plain_goes_the_short_way(passing, recorder, shortly) -> None:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from tinkex_proxy.api.asgi import CallerLeft
 from tinkex_proxy.api.callers import cut_off_error
 from tinkex_proxy.api.watch import Leaving
-from tinkex_proxy.runtime.endable import Endable
+from tinkex_proxy.runtime.endable import Endable, is_cancelled
 from tinkex_proxy.runtime.ledger import Answer, Entry, Ledger
 from tinkex_proxy.runtime.trainer import Ticket
 
@@ -51,7 +51,7 @@ async def accompany(
         with _Alone(entry, ticket, leaving, on_left) as alone:
             answer = await work
     except asyncio.CancelledError:
-        if _is_cancelled():
+        if is_cancelled():
             raise
         raise cut_off_error() from None  # something that it waited for was
     finally:
@@ -111,8 +111,3 @@ class _Alone(Endable):
 
     def _cut_off(self) -> None:
         self.end(CallerLeft() if self.left else cut_off_error())
-
-
-def _is_cancelled() -> bool:
-    this = asyncio.current_task()
-    return this is not None and this.cancelling() > 0

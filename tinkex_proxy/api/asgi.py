@@ -27,6 +27,7 @@ __all__ = [
     "announced",
     "body_there",
     "body_within",
+    "fit",
     "headers_of",
     "pairs_of",
     "read_body",
@@ -136,7 +137,7 @@ def body_within(scope: Scope, limits: BodyLimits, hold: Hold) -> bytes | None:
     """
     there = body_there(scope)
     if there is not None:
-        _fit(len(there), limits, hold)
+        fit(len(there), limits, hold)
     return there
 
 
@@ -162,7 +163,7 @@ async def read_pieces(
         Overloaded: there is no room for it; where its length was announced, nothing of it was read.
         PayloadTooLarge: it says that it is, or turns out to be, longer than it may be.
     """
-    _fit(announced(headers), limits, hold)
+    fit(announced(headers), limits, hold)
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
@@ -170,7 +171,7 @@ async def read_pieces(
         if chunk:
             chunks.append(chunk)
             size += len(chunk)
-        _fit(size, limits, hold)
+        fit(size, limits, hold)
     return chunks
 
 
@@ -180,8 +181,17 @@ def announced(headers: Mapping[str, str]) -> int:
     return int(said) if said.isdigit() else 0
 
 
-def _fit(size: int, limits: BodyLimits, hold: Hold | None) -> None:
-    """Make sure that so many bytes of a body are allowed, and that there is room for them."""
+def fit(size: int, limits: BodyLimits, hold: Hold | None = None) -> None:
+    """Make sure that so many bytes of a body are allowed, and that there is room for them.
+
+    Args:
+        size: how many.
+        limits: what it may be.
+        hold: grows to it; None where that is somebody else's to do.
+
+    Raises:
+        Overloaded, PayloadTooLarge: they are not.
+    """
     if size > limits.max_bytes:
         raise too_large(size, limits.max_bytes)
     if hold is not None:

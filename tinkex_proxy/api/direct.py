@@ -82,15 +82,13 @@ class Direct:
         elif "{" not in route.path:
             self._add_path(route, route.path, (route.methods or set()) - {"HEAD"})
 
-    def _add_path(self, route: Route, path: str, methods: Iterable[str]) -> None:
+    def _add_path(self, route: Route, path: str, methods: Collection[str]) -> None:
         app = self._measured(route, path)
         shorter = route.short.get(path) if isinstance(route, Branching) else None
         for method in methods:
-            if method == "POST" and shorter is not None:
-                small = shorter(app, counted=self._measuring is not None)
-                self._found[method, path] = small
-            else:
-                self._found[method, path] = app
+            self._found[method, path] = app
+        if shorter is not None and "POST" in methods:
+            self._found["POST", path] = shorter(app, counted=self._measuring is not None)
 
     def _measured(self, route: Route, path: str) -> ASGIApp:
         return route.app if self._measuring is None else self._measuring(route.app, path)

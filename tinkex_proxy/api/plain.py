@@ -13,7 +13,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 
 from tinkex_proxy.api.calls import Asked, CallRoute, Handler, Services
-from tinkex_proxy.api.direct import Branching
+from tinkex_proxy.api.direct import Branching, ShortWay
 from tinkex_proxy.api.futures import FutureRoute
 from tinkex_proxy.api.plain_small import SmallPlainCalls
 from tinkex_proxy.api.problems import problem_fields
@@ -136,10 +136,10 @@ async def _load_weights(asked: Asked) -> object:
 def _route(services: Services, method: str, path: str, app: CallRoute | FutureRoute) -> Route:
     waits = isinstance(app, FutureRoute)
     traced = services.traced(app, lambda _: path, lambda _: waits)
-    if isinstance(app, FutureRoute):
-        return Route(path, traced, methods=[method])
-    small = partial(SmallPlainCalls, app, services, path)
-    return Branching(path, traced, {path: small}, [method])
+    short: dict[str, ShortWay] = {}
+    if isinstance(app, CallRoute):
+        short[path] = partial(SmallPlainCalls, app, services, path)
+    return Branching(path, traced, short, [method])
 
 
 def plain_routes(services: Services) -> list[BaseRoute]:

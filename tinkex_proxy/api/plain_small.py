@@ -6,8 +6,7 @@ come whole is done here and now, by the same parts: the difference was a tenth o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable
 from typing import Final
 
 from tinkex_proxy.api.accompany import accompany
@@ -19,8 +18,8 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
+    fit,
     send_answer,
-    too_large,
 )
 from tinkex_proxy.api.calls import CallRoute, Services
 from tinkex_proxy.api.small import Named, key_named, small_of
@@ -89,17 +88,16 @@ class SmallPlainCalls:
         self, scope: Scope, send: Send, key: str | None, body: bytes, leaving: Leaving
     ) -> None:
         """Answer one that is plain."""
-        services, request_id, status = self._services, fresh_id(), None
-        request = _Request(services, self._path if self._counted else None)
+        request = _Request(self._services, self._route, scope, counted=self._counted)
+        status = None
         try:
-            on_left = partial(self._hung_up, request, scope, request_id)
             try:
-                answer = await self._do(key, body, leaving, request_id, request.began, on_left)
+                answer = await self._do(key, body, leaving, request)
             except CallerLeft:
                 return
             except ProxyError as error:
-                answer = self._route.refused(error, scope, request_id)
-            await send_answer(send, answer, {"x-request-id": request_id}, whole=True)
+                answer = self._route.refused(error, scope, request.id)
+            await send_answer(send, answer, {"x-request-id": request.id}, whole=True)
             status = answer.status
         except Exception:
             status = 500  # which the server answers it with
@@ -108,13 +106,7 @@ class SmallPlainCalls:
             request.end(status)
 
     async def _do(
-        self,
-        key: str | None,
-        body: bytes,
-        leaving: Leaving,
-        request_id: str,
-        began: float,
-        on_left: Callable[[], None],
+        self, key: str | None, body: bytes, leaving: Leaving, request: "_Request"
     ) -> Answer:
         """Do the call.
 
@@ -122,31 +114,26 @@ class SmallPlainCalls:
             CallerLeft: its caller hung up.
             ProxyError: it has not begun, or our end cut it off.
         """
-        services, size = self._services, len(body)
+        services, route, path = self._services, self._route, self._path
         if services.ledger.unbegun:  # calls that came before this one
             await asyncio.sleep(0)
-        if size > services.settings.body.max_bytes:
-            raise too_large(size, services.settings.body.max_bytes)
+        fit(len(body), services.settings.body)
         owner = services.accounts.key_id_of(key)
         with services.intake.hold(owner) as hold:
-            hold.take(size)
+            hold.take(len(body))
             account = services.accounts.of(key)
-            ticket = Ticket(hold=hold, timeline=Timeline(began))
-            asked = AskedRecord(self._route.operation, self._path, {}, {}, body)
-            entry = services.ledger.accompany(request_id, owner, asked)
+            ticket = Ticket(hold=hold, timeline=Timeline(request.began))
+            asked = AskedRecord(route.operation, path, {}, {}, body)
+            entry = services.ledger.accompany(request.id, owner, asked)
             account.begin(entry)
-            work = self._route.begin(account, body, ticket, self._path, {}, entry)
+            work = route.begin(account, body, ticket, path, {}, entry)
             try:
                 return await accompany(
-                    entry, ticket, leaving, services.ledger, work, on_left=on_left
+                    entry, ticket, leaving, services.ledger, work, on_left=request.hung_up
                 )
             finally:
                 ticket.leave()
                 account.end(entry)
-
-    def _hung_up(self, request: "_Request", scope: Scope, request_id: str) -> None:
-        self._route.hung_up(scope, request_id)
-        request.end(None)
 
 
 class _Request:
@@ -154,20 +141,33 @@ class _Request:
 
     Args:
         services: count it.
-        handler: by which it is counted by the hub's listeners, if it is.
+        route: says in the log that its caller hung up.
+        scope: what it came as.
+        counted: whether it is counted by the hub's listeners.
 
     Attributes:
+        id: its name.
         began: the moment it came.
     """
 
-    __slots__ = ("_handler", "_over", "_services", "began")
+    __slots__ = ("_counted", "_over", "_route", "_scope", "_services", "began", "id")
 
-    def __init__(self, services: Services, handler: str | None) -> None:
+    def __init__(
+        self, services: Services, route: CallRoute, scope: Scope, *, counted: bool
+    ) -> None:
         self._services = services
-        self._handler = handler
+        self._route = route
+        self._scope = scope
+        self._counted = counted
         self._over = False
+        self.id = fresh_id()
         self.began = services.clock.now()
         services.open.enter()
+
+    def hung_up(self) -> None:
+        """Its caller has."""
+        self._route.hung_up(self._scope, self.id)
+        self.end(None)
 
     def end(self, status: int | None) -> None:
         """It was answered with this status, or with nothing; told twice, the first time counts."""
@@ -176,9 +176,9 @@ class _Request:
         self._over = True
         services = self._services
         services.open.leave()
-        if self._handler is not None:
-            took_s = services.clock.now() - self.began
-            services.hub.tell(RequestEnded(self._handler, "POST", status, took_s, wanted=True))
+        if self._counted:
+            path, took_s = str(self._scope["path"]), services.clock.now() - self.began
+            services.hub.tell(RequestEnded(path, "POST", status, took_s, wanted=True))
 
 
 def _is_small(named: Named) -> bool:

@@ -23,7 +23,7 @@ from tinkex_proxy.api.asgi import (
     Receive,
     Scope,
     Send,
-    too_large,
+    fit,
 )
 from tinkex_proxy.api.calls import Services
 from tinkex_proxy.api.direct import Branching, ShortWay
@@ -154,8 +154,7 @@ class SmallCalls:
             Overloaded, PayloadTooLarge: it is not to be.
         """
         services = self._services
-        if size > services.settings.body.max_bytes:
-            raise too_large(size, services.settings.body.max_bytes)
+        fit(size, services.settings.body)
         owner = services.accounts.key_id_of(key)
         services.intake.take(owner, size)
         return owner

@@ -26,8 +26,7 @@ def server_timing(timeline: Timeline) -> str:
     if held is None:
         return value
     said = held.state if held.reason is None else f"{held.state}: {held.reason}"
-    before, _, after = value.partition(_BEHIND_HELD)
-    return f'{before};desc="{_quotable(said)}"{_BEHIND_HELD}{after}'
+    return value.replace(_BEHIND_HELD, f';desc="{_quotable(said)}"{_BEHIND_HELD}')
 
 
 @cache  # most calls come to the same three or four of eight

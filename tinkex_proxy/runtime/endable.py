@@ -7,7 +7,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Endable"]
+__all__ = ["Endable", "is_cancelled"]
 
 
 class Endable:
@@ -51,3 +51,9 @@ class Endable:
         if self._why is None and not self._over:
             self._why = why
             self._task.cancel()
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancels the task that runs, and not only what it waits for."""
+    this = asyncio.current_task()
+    return this is not None and this.cancelling() > 0

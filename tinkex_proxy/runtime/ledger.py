@@ -279,14 +279,12 @@ class Ledger:
             entry.task.cancel()
         else:
             entry.task.set_result(answer)
-        if answer is None and entry.in_journal and not entry.withdrawn:
-            entry.ended_at = self._clock.now()
-            self._leave(entry)  # the next run goes on with it
-        elif entry.wanted or entry.pages:
+        to_go_on = answer is None and entry.in_journal and not entry.withdrawn  # in the next run
+        if (entry.wanted or entry.pages) and not to_go_on:
             self._ended(entry)
-        else:  # nothing of it is anywhere else
+        else:  # nothing of it is anywhere else, or it stays there
             entry.ended_at = self._clock.now()
-            del self._entries[entry.id]
+            self._leave(entry)
 
     async def promise(self, entry: Entry) -> None:
         """Have a call's answer here for whoever comes for it later, even in a later run.

@@ -26,6 +26,7 @@ from tinkex_proxy.errors import DeadlineExceeded, JournalUnavailable, ProxyError
 from tinkex_proxy.runtime.account import Account
 from tinkex_proxy.runtime.aside import LARGE_BODY_BYTES
 from tinkex_proxy.runtime.clock import Clock
+from tinkex_proxy.runtime.endable import is_cancelled
 from tinkex_proxy.runtime.events import CallCut, Trained
 from tinkex_proxy.runtime.futures import Waiters
 from tinkex_proxy.runtime.intake import Hold
@@ -530,8 +531,7 @@ async def _ended(answer: "asyncio.Future[Answered]") -> Answered | BaseException
     try:
         return await answer
     except asyncio.CancelledError as error:
-        this = asyncio.current_task()
-        if this is not None and this.cancelling():
+        if is_cancelled():
             raise
         return error
     except Exception as error:  # noqa: BLE001 - whoever asks raises it

@@ -5,29 +5,25 @@ that none is taken between our looking and its binding. What it logs goes to a f
 shown when it dies.
 """
 
+import contextlib
 import os
-import select
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Final, Self, TypeAlias
+from typing import Final
 
 from tinkex_proxy.cli.exits import FAILED, CommandError
 from tinkex_proxy.config import environment_without_settings
 
-__all__ = ["Child", "Family"]
+__all__ = ["Child"]
 
-START_TIMEOUT_S: Final = 30.0
 # Beyond what the proxy needs when nothing is in flight.
 STOP_TIMEOUT_S: Final = 10.0
+# The kernel may take its time with a killed process, and the demo need not wait for that.
+KILL_TIMEOUT_S: Final = 10.0
 LOG_TAIL_LINES: Final = 15
 READY: Final = "listening on "
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class Child:
@@ -50,6 +46,7 @@ class Child:
             environment["TINKEX_PROXY_UPSTREAM__API_KEY"] = api_key
         # A descriptor of our own, because a file's buffer would hide lines from `select`.
         self._said, says = os.pipe()
+        self._words = ""
         with log.open("wb") as errors, os.fdopen(says, "wb") as output:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
                 [sys.executable, "-m", "tinkex_proxy", *arguments],
@@ -64,25 +61,23 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    def url(self, *, timeout_s: float = START_TIMEOUT_S) -> str:
-        """Wait until it listens; gives its URL.
+    @property
+    def said(self) -> int:
+        """Descriptor that can be read when it has said something, or has ended."""
+        return self._said
+
+    def url(self) -> str | None:
+        """Read more of what it says; gives its URL once it has told it.
 
         Raises:
-            CommandError: it died, or did not get there in time.
+            CommandError: it has died.
         """
-        said = ""
-        until = time.monotonic() + timeout_s
-        while (left := until - time.monotonic()) > 0 and select.select([self._said], [], [], left)[
-            0
-        ]:
-            more = os.read(self._said, 4096)
-            if not more:
-                raise self.death()
-            said += more.decode(errors="replace")
-            line = said.partition(READY)[2]
-            if "\n" in line:
-                return line.split()[0]
-        raise CommandError(f"the {self.name} was not ready after {timeout_s:g} s", status=FAILED)
+        more = os.read(self._said, 4096)
+        if not more:
+            raise self.death()
+        self._words += more.decode(errors="replace")
+        line = self._words.partition(READY)[2]
+        return line.split()[0] if "\n" in line else None
 
     def is_alive(self) -> bool:
         """Whether it runs."""
@@ -102,54 +97,6 @@ class Child:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_TIMEOUT_S)
         os.close(self._said)
-
-
-class Family:
-    """The children of one demo: a death is an error at once, and none outlives the demo.
-
-    While it is open it owns the process's signals. Each raises where the demo happens to be: so the
-    demo waits where that is harmless, for calls too (`apart.py`).
-    """
-
-    def __init__(self) -> None:
-        self._children: list[Child] = []
-        self._before: list[tuple[signal.Signals, _Handler]] = []
-
-    def __enter__(self) -> Self:
-        self._handle(signal.SIGCHLD, self._on_death)
-        # A shell starts background jobs with SIGINT ignored; Ctrl-C is how this command is ended.
-        for number in _ENDING:
-            self._handle(number, self._on_end)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A second Ctrl-C must not leave a child behind.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)
-        for child in reversed(self._children):
-            child.stop()
-        for number, handler in self._before:
-            signal.signal(number, handler)
-
-    def start(self, child: Child) -> Child:
-        """Take a child in."""
-        self._children.append(child)
-        return child
-
-    def _handle(self, number: signal.Signals, handler: Callable[[int, object], None]) -> None:
-        self._before.append((number, signal.signal(number, handler)))
-
-    def _on_death(self, _: int, __: object) -> None:
-        for child in self._children:
-            if not child.is_alive():
-                raise child.death()
-
-    def _on_end(self, number: int, _: object) -> None:
-        # A terminal sends Ctrl-C to the children too: that they obey is no error.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)

@@ -1,18 +1,16 @@
 """The demo, scene by scene."""
 
-import signal
 import socket
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import httpx
 
-from tinkex_proxy.cli.demo.apart import ApartTransport
 from tinkex_proxy.cli.demo.chaos import PROXY_ARGUMENTS, Chaos
-from tinkex_proxy.cli.demo.children import Child, Family
+from tinkex_proxy.cli.demo.children import Child
+from tinkex_proxy.cli.demo.family import Family
 from tinkex_proxy.cli.demo.recipes import recipes
 from tinkex_proxy.cli.demo.screen import Screen
 from tinkex_proxy.cli.demo.training import CALL_TIMEOUT_S, VERSES, Run, Step
@@ -45,35 +43,37 @@ def run(*, steps: int, once: bool, port: int | None, chaotic: bool = False) -> i
     with tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs, Family() as family:
         extra = PROXY_ARGUMENTS if chaotic else ()
         url, sandbox_url = _start(family, Path(logs), screen, port, extra)
-        try:
+
+        def scenes() -> bool:
             with _client(url) as client, _client(sandbox_url) as sandbox:
                 chaos = Chaos(client, sandbox, screen, steps) if chaotic else None
-                fallen = _train(client, url, steps, screen, chaos)
+                return _train(client, url, steps, screen, chaos)
+
+        try:
+            fallen = family.attend(scenes)
         except httpx.HTTPError as error:
-            time.sleep(DEATH_SHOWS_S)
+            family.wait(timeout_s=DEATH_SHOWS_S)
             raise CommandError(f"the proxy does not answer: {error!r}", status=FAILED) from error
         if once:
             return OK if fallen else FAILED
         screen.say()
         screen.say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
         screen.say("Ctrl-C ends it.")
-        return _stay(screen)
+        return _stay(family, screen)
 
 
 def _client(url: str) -> httpx.Client:
-    asks = ApartTransport(httpx.HTTPTransport(trust_env=False))
-    return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, transport=asks, trust_env=False)
+    return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False)
 
 
-def _stay(screen: Screen) -> int:
+def _stay(family: Family, screen: Screen) -> int:
     """Leave everything up until Ctrl-C; a child's death or another signal raises."""
     try:
-        while True:
-            signal.pause()
+        family.wait()
     except KeyboardInterrupt:
         screen.say()
         screen.say("Ended.")
-        return OK
+    return OK
 
 
 def _start(
@@ -81,8 +81,7 @@ def _start(
 ) -> tuple[str, str]:
     """Start both; gives the proxy's URL and the sandbox's."""
     arguments = ["sandbox", "--host", HOST, "--port", "0", "--tick-ms", SANDBOX_TICK_MS]
-    sandbox = family.start(Child("sandbox", arguments, log=logs / "sandbox.log"))
-    sandbox_url = sandbox.url()
+    sandbox_url = family.start(Child("sandbox", arguments, log=logs / "sandbox.log"))
     screen.say(f"sandbox  {sandbox_url}  a toy model on this CPU, not the Tinker service")
     chosen = _port(screen, port)
     arguments = ["serve", "--host", HOST, "--port", str(chosen)]
@@ -90,8 +89,7 @@ def _start(
     arguments += ["--journal.enabled", "false"]  # the sandbox's models end with it
     arguments += extra
     log = logs / "proxy.log"
-    proxy = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
-    url = proxy.url()
+    url = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
     screen.say(f"proxy    {url}")
     return url, sandbox_url
 

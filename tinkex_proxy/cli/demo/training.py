@@ -10,13 +10,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import httpx
 import msgspec
 
-from tinkex_proxy.cli.demo.apart import together
 from tinkex_proxy.cli.exits import FAILED, CommandError
 
 __all__ = ["VERSES", "Datum", "Run", "Step", "datum_of", "readable"]
@@ -127,14 +127,15 @@ class Run:
     def steps(self, count: int) -> Iterator[Step]:
         """Train; each step is one gradient from all verses' callers and one `optim_step`."""
         tokens = sum(len(verse) - 1 for verse in VERSES)
-        for number in range(1, count + 1):
-            trained = together(self._train, VERSES)
-            adam = {"learning_rate": LEARNING_RATE}
-            body = {"model_id": self.model_id, "adam_params": adam}
-            self._post("/v1/optim_step", body, dict)
-            batches = Counter(one.batch.id for one in trained)
-            loss = sum(one.loss for one in trained) / tokens
-            yield Step(number, loss, len(trained), len(batches))
+        with ThreadPoolExecutor(len(VERSES)) as callers:
+            for number in range(1, count + 1):
+                trained = list(callers.map(self._train, VERSES))
+                adam = {"learning_rate": LEARNING_RATE}
+                body = {"model_id": self.model_id, "adam_params": adam}
+                self._post("/v1/optim_step", body, dict)
+                batches = Counter(one.batch.id for one in trained)
+                loss = sum(one.loss for one in trained) / tokens
+                yield Step(number, loss, len(trained), len(batches))
 
     def sample(self) -> str:
         """Let the model go on from the first word, taking the likeliest token each time."""

@@ -95,8 +95,8 @@ class Hammer:
         while True:
             try:
                 wire = Wire(self.url)
-            except ConnectionRefusedError:
-                return
+            except ConnectionError:
+                return  # refused; or reset, by a listener that closes while it is connected to
             with contextlib.closing(wire):
                 if not self._strike_on(wire):
                     return

@@ -436,3 +436,97 @@ async def test_who_leaves_is_missed_though_another_request_stands_behind(serve: 
     async with asyncio.timeout(10):
         await served.let_go.wait()
     assert served.asked == ["/gone"]
+
+
+async def coming(served: Served) -> None:
+    """Wait until a request's body is waited for."""
+    async with asyncio.timeout(10):
+        while not any(c._coming for c in served.server.server_state.connections):
+            await asyncio.sleep(0)
+
+
+async def test_a_request_begins_with_its_small_body_though_that_comes_behind(
+    serve: Serve, monkeypatch
+) -> None:
+    """Many clients send them one after the other."""
+    monkeypatch.setattr(connections, "BODY_SOON_S", 60.0)
+    served = await serve()
+    client = await served.dial()
+    for _ in range(2):
+        client.send(HEAD.format(path="/body", size=2).encode())
+        await coming(served)
+        client.send(b"o")
+        await coming(served)
+        client.send(b"k")
+        assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+    assert served.asked == ["/body"] * 2
+
+
+async def test_a_body_that_does_not_come_soon_is_not_waited_for(serve: Serve, monkeypatch) -> None:
+    monkeypatch.setattr(connections, "BODY_SOON_S", 0.001)
+    served = await serve()
+    served.let_go.set()
+    client = await served.dial()
+    client.send(HEAD.format(path="/wait", size=2).encode())
+    async with asyncio.timeout(10):
+        await served.began.acquire()
+    client.send(b"ok")
+    assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+    assert served.asked == ["/wait"]
+
+
+@pytest.mark.parametrize(
+    "announced",
+    [
+        f"Content-Length: {connections.HIGH_WATER_LIMIT + 1}",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 2\r\nExpect: 100-continue",
+    ],
+)
+async def test_what_is_large_or_waits_to_be_asked_for_begins_at_once(
+    serve: Serve, monkeypatch, announced: str
+) -> None:
+    """Of it no more would come."""
+    monkeypatch.setattr(connections, "BODY_SOON_S", 60.0)
+    served = await serve()
+    client = await served.dial()
+    client.send(f"POST /wait HTTP/1.1\r\nHost: localhost\r\n{announced}\r\n\r\n".encode())
+    async with asyncio.timeout(10):
+        await served.began.acquire()
+
+
+async def test_who_leaves_before_its_body_is_missed(serve: Serve, monkeypatch) -> None:
+    monkeypatch.setattr(connections, "BODY_SOON_S", 60.0)
+    served = await serve()
+    client = await served.dial()
+    client.send(HEAD.format(path="/gone", size=2).encode())
+    await coming(served)
+    client.writer.close()
+    async with asyncio.timeout(10):
+        await served.let_go.wait()
+    assert served.asked == ["/gone"]
+
+
+async def test_a_request_whose_body_is_no_http_does_not_begin(serve: Serve) -> None:
+    served = await serve()
+    client = await served.dial()
+    head = "POST /wait HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.send(head.encode() + b"no length\r\n")
+    assert b"400 Bad Request" in await client.reader.readuntil(b"\r\n\r\n")
+    assert await client.reader.read() == b"Invalid HTTP request received."
+    assert served.asked == []
+
+
+async def test_a_request_whose_body_is_waited_for_is_answered_through_the_end(
+    serve: Serve, monkeypatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_SOON_S", 60.0)
+    served = await serve()
+    client = await served.dial()
+    client.send(HEAD.format(path="/body", size=2).encode())
+    await coming(served)
+    served.leave()
+    await served.refuses()
+    client.send(b"ok")
+    assert "connection: close" in await client.answer()
+    assert await client.ended()

@@ -105,6 +105,19 @@ def test_merged_is_as_if_counted_in_one(parts: list[list[float]]) -> None:
     assert told(values) == told(one)
 
 
+@given(st.lists(st.lists(st.one_of(st.just(0.0), st.floats(1e-12, 1e6)), max_size=80), max_size=6))
+@example([[5.0] * 80, [5.0] * 70_000, [1e-3], [1e6, 0.0]])
+@example([[1.0] * 80, [2.0]])
+def test_all_at_once_are_as_one_by_one(parts: list[list[float]]) -> None:
+    """Few or in bins, below and above those that there are, and beyond what a bin counts to."""
+    one, some = of([value for part in parts for value in part], 300), Sketch(300)
+    for part in parts:
+        some.add_all(part)
+    assert (some.count, some.min, some.max) == (one.count, one.min, one.max)
+    assert (some.few, some.zeros, list(some.bins())) == (one.few, one.zeros, list(one.bins()))
+    assert some.sum == pytest.approx(one.sum)
+
+
 def test_an_empty_one_has_a_count_and_nothing_else() -> None:
     assert Histogram(MAX_BINS).total() == Quantiles(0)
 
@@ -114,6 +127,9 @@ def test_what_has_no_place_is_refused_and_not_counted(value: float) -> None:
     sketch = of([1.0])
     with pytest.raises(ValueError, match="finite and not negative"):
         sketch.add(value)
+    for values in ([2.0, value], [value, 2.0]):
+        with pytest.raises(ValueError, match="finite and not negative"):
+            sketch.add_all(values)
     assert sketch.quantiles().count == 1
 
 

@@ -162,6 +162,8 @@ def test_what_no_histogram_can_count_is_refused(snapshot: Snapshot) -> None:
     for value in (1.0, -1.0, math.nan):
         snapshot.record_histogram("h", value)
     assert (snapshot.get_snapshot("h")["count"], snapshot.refused.count) == (1, 2)
+    snapshot.record_histogram("h", 2.0, math.inf, 3.0)
+    assert (snapshot.get_snapshot("h")["count"], snapshot.refused.count) == (3, 3)
 
 
 def test_the_model_that_trained_longest_ago_gives_way(snapshot: Snapshot) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "CALLER",
     "CALLERS",
     "LEAVING",
+    "NAMED",
     "SDK_ROUTE",
     "ASGIApp",
     "BodyLimits",
@@ -29,6 +30,7 @@ __all__ = [
     "body_within",
     "fit",
     "headers_of",
+    "named_of",
     "pairs_of",
     "read_body",
     "read_pieces",
@@ -52,6 +54,7 @@ BODY: Final = "tinkex.body"
 ANSWER: Final = "tinkex.answer"
 CALLER: Final = "tinkex.caller"
 LEAVING: Final = "tinkex.leaving"
+NAMED: Final = "tinkex.named"
 
 
 class CallerLeft(Exception):  # noqa: N818 - an event, not an error
@@ -62,6 +65,17 @@ def pairs_of(scope: Scope) -> Sequence[tuple[bytes, bytes]]:
     """The request's headers as they came, names in lower case."""
     raw = scope["headers"]
     return raw if isinstance(raw, list | tuple) else ()
+
+
+def named_of(scope: Scope) -> Mapping[bytes, bytes] | None:
+    """The same by name, if none comes twice; else None."""
+    offered = scope.get("extensions")
+    if isinstance(offered, dict) and NAMED in offered:
+        known: Mapping[bytes, bytes] | None = offered[NAMED]
+        return known
+    pairs = pairs_of(scope)
+    named = dict(pairs)
+    return named if len(named) == len(pairs) else None
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -39,7 +39,7 @@ from typing import Final
 import httptools
 import uvicorn
 from typing_extensions import override
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -94,7 +94,7 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
         if self._coming is not None:
-            self._begin()  # as one whose caller has left
+            self._begin_without()  # as one whose caller has left
         super().connection_lost(exc)
         cycle = self._answering
         if cycle is not None and not cycle.response_complete:  # uvicorn tells only the newest
@@ -125,27 +125,40 @@ class Connection(HttpToolsProtocol):
 
     @override
     def on_message_begin(self) -> None:
+        """As uvicorn's own; the scope is made when all of it is known."""
         self._half_read = True
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     @override
     def on_headers_complete(self) -> None:
         """As uvicorn's own, less what is not used here (limits, upgrades), with a cycle of ours."""
         self._half_read = False
         self.transport.expect_head()
-        parser, scope = self.parser, self.scope
+        parser = self.parser
         if parser.should_upgrade() and _announces_body(self.headers):
             # The parser ends it with its head: its body would be missing, and pass for a request.
             raise ValueError("a body behind a request to speak something else")
         version = parser.get_http_version()
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
-        before = self._last_cycle
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        before: Cycle | None = self.cycle  # which uvicorn's own type leaves out
         lasting = version != "1.0" and parser.should_keep_alive() and not self.server_state.farewell
         self.cycle = cycle = Cycle(
             scope=scope,
@@ -168,6 +181,18 @@ class Connection(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     @override
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn's own; of a body that is waited for nobody hears before its end."""
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if self._coming is None:
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    @override
     def on_message_complete(self) -> None:
         """As uvicorn's own; who has waited for it begins."""
         cycle = self.cycle
@@ -182,9 +207,15 @@ class Connection(HttpToolsProtocol):
         """Begin a request when its body has come, if that may be soon; else now."""
         # More than that is read only when somebody asks for it.
         if self.expect_100_continue or not _is_small(self.headers):
-            self._begin()
+            self._begin_without()
         else:
-            self._coming_until = self.loop.call_later(BODY_SOON_S, self._begin)
+            self._coming_until = self.loop.call_later(BODY_SOON_S, self._begin_without)
+
+    def _begin_without(self) -> None:
+        """Begin a request of whose body at most a part has come."""
+        if self._coming is not None and self._coming.body:
+            self._coming.message_event.set()
+        self._begin()
 
     def _begin(self) -> None:
         cycle = self._call_off()
@@ -212,7 +243,8 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():  # who reset it wants no answer to what is behind, either
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)  # type: ignore[arg-type]  # made above

@@ -3,7 +3,7 @@
 ASGI hands a body over in messages, for it may be endless, and takes an answer in two or more. Of a
 small call the body has come before anybody asks for it, and the answer is there whole: what two
 dozen steps of coroutines, a check of each header and two writes do can be one look and one write.
-So the scope has four extensions (`scope["extensions"]`), which whoever answers may use or not:
+So the scope has five extensions (`scope["extensions"]`), which whoever answers may use or not:
 
 * `tinkex.body` is called and gives the body if all of it has come, else None;
 * `tinkex.answer` says that `send` takes an answer in one message of this type, with `status`,
@@ -11,6 +11,7 @@ So the scope has four extensions (`scope["extensions"]`), which whoever answers 
   and it has a body: its status and its request's method are none of those without;
 * `tinkex.leaving` is called with what is to be called when the caller hangs up before its answer is
   complete, and gives what calls that off (`watch.py`);
+* `tinkex.named` are the headers by name, if none comes twice, else None;
 * `tinkex.caller` is a context in which the task that answers is ended when the caller hangs up, and
   raises `CallerLeft` then. It does for one reason what a `Watch` does for several, for less.
 """
@@ -24,7 +25,7 @@ from typing_extensions import override
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from tinkex_proxy.api.asgi import ANSWER, BODY, CALLER, LEAVING, CallerLeft
+from tinkex_proxy.api.asgi import ANSWER, BODY, CALLER, LEAVING, NAMED, CallerLeft
 
 __all__ = ["Cycle"]
 
@@ -53,7 +54,10 @@ class Cycle(RequestResponseCycle):
 
     def offer(self) -> None:
         """Say in the scope what there is besides ASGI's own."""
+        headers = self.scope["headers"]
+        named = dict(headers)
         offered: dict[str, object] = {
+            NAMED: named if len(named) == len(headers) else None,  # type: ignore[arg-type]
             BODY: self.body_there,
             LEAVING: self.leaving,
             CALLER: self,
@@ -69,7 +73,8 @@ class Cycle(RequestResponseCycle):
             return None
         self.message_event.clear()
         self.waiting_for_100_continue = False  # it did not wait to be told to send it
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         body, self.body = bytes(self.body), bytearray()
         return body
 
@@ -84,7 +89,8 @@ class Cycle(RequestResponseCycle):
         if self._on_left is not None:
             raise RuntimeError("Somebody else waits for this caller to hang up.")
         self._on_left = on_left
-        self.flow.resume_reading()  # or its end would not be seen
+        if self.flow.read_paused:  # its end would not be seen
+            self.flow.resume_reading()
         return self._stays
 
     def left(self) -> None:

@@ -16,7 +16,16 @@ import uuid
 from collections.abc import Awaitable, Iterable
 from typing import Final
 
-from tinkex_proxy.api.asgi import CALLERS, ASGIApp, Receive, Scope, Send, pairs_of, send_answer
+from tinkex_proxy.api.asgi import (
+    CALLERS,
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    named_of,
+    pairs_of,
+    send_answer,
+)
 from tinkex_proxy.api.problems import problem_answer
 from tinkex_proxy.errors import ForeignHost, ForeignOrigin, ProxyError
 
@@ -64,18 +73,15 @@ class Guard:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and not self._is_known(scope):
-            error = self._refusal(scope)
-            if error is not None:
-                return _refuse(error, scope, send)
+        if scope["type"] == "http":
+            named = named_of(scope)
+            # Nearly always a program asks, by a name that was found to be ours before.
+            known = named is not None and named.get(b"host") in self._ours
+            if not (known and _BROWSERS.isdisjoint(named or ())):
+                error = self._refusal(scope)
+                if error is not None:
+                    return _refuse(error, scope, send)
         return self._app(scope, receive, send)
-
-    def _is_known(self, scope: Scope) -> bool:
-        """Whether a program asks, by a name that was found to be ours before; as nearly always."""
-        pairs = pairs_of(scope)
-        named = dict(pairs)
-        once = len(named) == len(pairs)
-        return once and named.get(b"host") in self._ours and _BROWSERS.isdisjoint(named)
 
     def _refusal(self, scope: Scope) -> ProxyError | None:
         hosts, origins, sites, wanted, acts = found = _nothing()

@@ -17,6 +17,7 @@ from tinkex_proxy.api.asgi import (
     Scope,
     Send,
     announced,
+    named_of,
     pairs_of,
     read_body,
 )
@@ -156,7 +157,9 @@ def passing_of(
     """
     # Without a length of its caller's, the client sets it from the body that it is given.
     dropped = _NOT_UP if isinstance(body, bytes) else _HOP_BY_HOP
-    named = [pair for pair in _without(pairs_of(scope), dropped) if pair[0][:9] != b"x-tinkex-"]
+    pairs = pairs_of(scope)
+    dropped = _dropped(dropped, pairs, named_of(scope))
+    named = [pair for pair in pairs if pair[0] not in dropped and pair[0][:9] != b"x-tinkex-"]
     method, target = str(scope["method"]), _target(scope)
     return Passing(method, target, named, body, timeout_s, short, whose.trace, (whose,), route)
 
@@ -192,7 +195,10 @@ async def hand_down(
         more: headers of ours.
     """
     bodiless = passed.status in _BODILESS
-    headers = _without(passed.headers, _NOT_BACK_WHOLE if whole or bodiless else _NOT_BACK)
+    dropped, named = _NOT_BACK_WHOLE if whole or bodiless else _NOT_BACK, dict(passed.headers)
+    once = named if len(named) == len(passed.headers) else None
+    dropped = _dropped(dropped, passed.headers, once)
+    headers = [pair for pair in passed.headers if pair[0] not in dropped]
     headers += more
     if whole and not bodiless:
         said = {"type": ANSWER, "status": passed.status, "headers": headers, "body": passed.body}
@@ -214,17 +220,23 @@ def _target(scope: Scope) -> str:
     return f"{path}?{query.decode('latin-1')}" if isinstance(query, bytes) and query else path
 
 
-def _without(
-    headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes]
-) -> list[tuple[bytes, bytes]]:
-    """Headers without some, and without those that `Connection` names."""
-    named = dict(headers)
-    plain = named.get(b"connection", b"keep-alive") == b"keep-alive"
-    if not plain or len(named) < len(headers):
+def _dropped(
+    dropped: frozenset[bytes],
+    headers: Sequence[tuple[bytes, bytes]],
+    named: Mapping[bytes, bytes] | None,
+) -> frozenset[bytes]:
+    """Names of headers that are not passed on: some, and those that `Connection` names.
+
+    Args:
+        dropped: some.
+        headers: all that there are.
+        named: the same by name, if none comes twice.
+    """
+    if named is None or named.get(b"connection", b"keep-alive") != b"keep-alive":
         for name, value in headers:
             if name == b"connection":
                 dropped |= {token.strip() for token in value.lower().split(b",")}
-    return [pair for pair in headers if pair[0] not in dropped]
+    return dropped
 
 
 async def _pieces(receive: Receive) -> AsyncIterator[bytes]:

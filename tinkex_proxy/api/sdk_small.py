@@ -112,7 +112,8 @@ class SmallCalls:
         services, now, size = self._services, self._services.clock.now, len(body)
         sending, began = Sending(send, services.clock, whole=True), now()
         whose, left = None, began
-        with services.open:
+        services.open.enter()
+        try:
             try:
                 owner = self._take(key, size)
                 try:
@@ -146,6 +147,8 @@ class SmallCalls:
             moments = began, left, answered, now()
             told = Relayed(self._kind.told, self._handler, passed.status, whose, *moments)
             services.hub.tell(told)
+        finally:
+            services.open.leave()
 
     def _take(self, key: str | None, size: int) -> str:
         """Take a call on; gives the key id of its caller.

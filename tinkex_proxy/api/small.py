@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from tinkex_proxy.api.asgi import ANSWER, Scope, pairs_of
+from tinkex_proxy.api.asgi import ANSWER, Scope, named_of
 from tinkex_proxy.api.calls import Services
 
 __all__ = ["Named", "key_named", "small_of"]
@@ -29,12 +29,11 @@ def small_of(scope: Scope, services: Services, unusual: AbstractSet[bytes]) -> N
         services: say whether anything may, now.
         unusual: headers that are looked at more closely.
     """
-    pairs, offered = pairs_of(scope), scope.get("extensions")
-    named = dict(pairs)
+    named, offered = named_of(scope), scope.get("extensions")
     if (
-        not isinstance(offered, dict)
+        named is None
+        or not isinstance(offered, dict)
         or ANSWER not in offered
-        or len(named) < len(pairs)
         or not unusual.isdisjoint(named)
         or services.draining
         or services.tracer.on

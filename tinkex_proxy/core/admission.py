@@ -115,12 +115,14 @@ class Admission:
 
     def whole(self, owner: str, size_bytes: int) -> Bound | None:
         """Take a call on that has come whole, with all that it holds; or say why not."""
-        bound = self.call(owner)
-        if bound is None and size_bytes:
-            bound = self.hold(owner, size_bytes)
-            if bound is not None:
-                self.give_back(owner, 0, 1)
-        return bound
+        bounds, held = self.bounds, self.total
+        if held.calls >= bounds.max_calls:
+            return Bound.CALLS
+        # One that holds bytes alone is never shed for them.
+        if size_bytes and held.size_bytes and held.size_bytes + size_bytes > bounds.max_bytes:
+            return Bound.BYTES
+        self._take(owner, size_bytes, 1)
+        return None
 
     def queue(self, depth: int, *, awaited: bool = False) -> Bound | None:
         """Whether a call may queue on a lane, or why not.

@@ -25,7 +25,7 @@ Values are finite and not negative (durations, sizes); what is below 1e-9 counts
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log
 from typing import Final
@@ -117,6 +117,28 @@ class Sketch:
         except (IndexError, OverflowError):
             self._put(at + self._first, 1)
 
+    def add_all(self, values: Sequence[float]) -> None:
+        """Count some values, for less than one by one.
+
+        Raises:
+            ValueError: one is negative, infinite or no number; nothing has been counted.
+        """
+        if not values:
+            return
+        total, least = sum(values), min(values)
+        if not (least >= 0 and total < math.inf):  # a sum with what is no number is none
+            raise ValueError("What is counted has to be finite and not negative.")
+        self.count += len(values)
+        self.sum += total
+        self.min = min(self.min, least)
+        self.max = max(self.max, *values)
+        if self.few is not None:
+            self.few += values
+            if self.count > EXACT:
+                self._spill()
+        else:
+            self._bin(values)
+
     def merge(self, other: "Sketch") -> None:
         """Count everything that another has counted."""
         self.count += other.count
@@ -181,11 +203,20 @@ class Sketch:
         self._bin(few)
 
     def _bin(self, values: Iterable[float]) -> None:
+        bins, first = self._bins, self._first
         for value in values:
             if value < _LEAST:
                 self.zeros += 1
-            else:
-                self._put(ceil(log(value) * _PER_LOG), 1)
+                continue
+            at = ceil(log(value) * _PER_LOG) - first
+            try:
+                if at >= 0:
+                    bins[at] += 1
+                    continue
+            except (IndexError, OverflowError):
+                pass
+            self._put(at + first, 1)
+            bins, first = self._bins, self._first
 
     def _put(self, key: int, times: int) -> None:
         at = key - self._first
@@ -249,6 +280,16 @@ class Histogram:
         if now >= self._ends:
             self._turn(now)
         self._now.add(value)
+
+    def add_all(self, values: Sequence[float], now: float) -> None:
+        """Count some values of one moment, as `Sketch.add_all` does.
+
+        Raises:
+            ValueError: one is negative, infinite or no number; nothing has been counted.
+        """
+        if now >= self._ends:
+            self._turn(now)
+        self._now.add_all(values)
 
     def total(self) -> Quantiles:
         """All values ever counted."""

@@ -237,11 +237,6 @@ class Relayed(msgspec.Struct, frozen=True):
     answered: float
     ended: float
 
-    @property
-    def took_s(self) -> float:
-        """Seconds from its beginning to its end."""
-        return self.ended - self.began
-
 
 class ModelsLost(msgspec.Struct, frozen=True):
     """An upstream session ended, and its models with it."""

@@ -267,28 +267,27 @@ class History(ByKind):
             return
         slot = self._now()
         slot.timed += len(calls)
-        spent_s, took_ms = slot.spent_s, slot.took_ms
+        spent_s, took_ms = slot.spent_s, list[float]()
         for timed in calls:
             line = timed.timeline
             for part, seconds in line.sums().items():
                 spent_s[part] += seconds
             if timed.code == "ok":
-                slot.calls["ok"] += 1
-                took_ms.add(line.whole_s * 1000)
+                took_ms.append(line.whole_s * 1000)
             elif failed_unseen(timed):
                 slot.calls[timed.code] += 1
                 self._wrong(timed)
+        slot.calls["ok"] += len(took_ms)
+        slot.took_ms.add_all(took_ms)
 
     def _relayed(self, events: Sequence[Relayed]) -> None:
         """Count calls that were relayed and answered."""
         slot = self._now()
         slot.timed += len(events)
         slot.calls["ok"] += len(events)
-        spent_s, took_ms = slot.spent_s, slot.took_ms
-        for call in events:
-            spent_s[Part.PROXY] += call.left - call.began
-            spent_s[Part.UPLOAD] += call.answered - call.left
-            took_ms.add((call.answered - call.began) * 1000)
+        slot.spent_s[Part.PROXY] += sum([call.left - call.began for call in events])
+        slot.spent_s[Part.UPLOAD] += sum([call.answered - call.left for call in events])
+        slot.took_ms.add_all([(call.answered - call.began) * 1000 for call in events])
 
     def _exchanges(self, events: Sequence[Exchange]) -> None:
         judged = [event for event in events if event.outcome is not Outcome.NEUTRAL]

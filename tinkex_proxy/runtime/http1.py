@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_bare", "_bodiless", "_deadlines", "_glance", "_got", "_loop", "_lost", "_on_head"),
+        *("_bare", "_bodiless", "_deadlines", "_glance", "_loop", "_lost", "_on_head"),
         *("_parser", "_paused", "_sending", "_streamed", "_transport", "_unread"),
         *("_until_closed", "_waiter", "closed", "error", "headers", "idle_since", "over"),
         *("pieces", "reusable", "status"),
@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
         self.over = True
 
     def _reset(self) -> None:
-        self.status = self._got = self._bare = self._unread = 0
+        self.status = self._bare = self._unread = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []
         self.error: TransportFault | None = None
@@ -281,10 +281,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head, or of what trails a body in chunks."""
-        self._got += len(name) + len(value)
-        if self._got > MAX_HEAD_BYTES:
-            self._fail(_ENDLESS)
-        elif not self.status:
+        if not self.status:
             self.headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:

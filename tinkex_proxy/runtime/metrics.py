@@ -9,7 +9,7 @@ go when it does, for callers may bring a new key with every call: they are as ma
 """
 
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -67,6 +67,7 @@ MAX_CHILDREN: Final = 1000
 # Of one series a value, of a family its values by label.
 Readings: TypeAlias = Callable[[], float | Iterable[tuple[str, float]]]
 
+_Labels: TypeAlias = str | tuple[str, ...]
 
 M = TypeVar("M", Tally, Ladder)
 
@@ -176,13 +177,20 @@ class Metrics(ByKind):
         )
 
     def _count_exchanges(self, events: Sequence[Exchange]) -> None:
-        ends = ((each.operation, class_of(each.status), each.outcome.label) for each in events)
-        _count(self._exchanges, ends)
-        told = ((event.operation, event.duration_s, recorded(event.trace)) for event in events)
-        _observe(self._exchange_seconds, told)
+        told = (
+            (
+                ((each.operation, class_of(each.status), each.outcome.label), each.operation),
+                each.duration_s,
+                recorded(each.trace),
+            )
+            for each in events
+        )
+        _count(self._exchanges, self._exchange_seconds, told)
 
     def _count_timed(self, events: Sequence[CallTimed]) -> None:
-        _count(self._calls, ((each.operation, each.code) for each in events if of_lane(each)))
+        for each in events:
+            if of_lane(each):
+                self._calls[each.operation, each.code].inc()
 
     def _count_repeated(self, event: Repeated) -> None:
         counted = self._retries if event.sent else self._unretried
@@ -201,24 +209,34 @@ class Metrics(ByKind):
         self._lost.inc(event.models)
 
     def _count_calls(self, events: Sequence[CallEnded]) -> None:
-        _count(self._calls, ((event.operation, event.code) for event in events))
-        told = ((event.operation, event.duration_s, event.trace_id) for event in events)
-        _observe(self._call_seconds, told)
+        told = (
+            (((each.operation, each.code), each.operation), each.duration_s, each.trace_id)
+            for each in events
+        )
+        _count(self._calls, self._call_seconds, told)
 
     def _count_requests(self, events: Sequence[RequestEnded]) -> None:
-        ends = ((each.handler, each.method, class_of(each.status)) for each in events)
-        _count(self._http_requests, ends)
-        told = (((each.handler, each.method), each.duration_s, each.trace_id) for each in events)
-        _observe(self._http_seconds, told)
+        told = (
+            (
+                ((each.handler, each.method, class_of(each.status)), (each.handler, each.method)),
+                each.duration_s,
+                each.trace_id,
+            )
+            for each in events
+        )
+        _count(self._http_requests, self._http_seconds, told)
 
     def _count_relayed(self, events: Sequence[Relayed]) -> None:
-        _count(self._calls, ((event.operation, "ok") for event in events))
-        _observe(self._call_seconds, ((each.operation, each.took_s, None) for each in events))
-        asked = [(each.handler, each) for each in events if each.handler is not None]
-        ends = ((handler, "POST", class_of(each.status)) for handler, each in asked)
-        _count(self._http_requests, ends)
-        told = (((handler, "POST"), each.took_s, None) for handler, each in asked)
-        _observe(self._http_seconds, told)
+        alike: defaultdict[tuple[str, str | None, int], list[float]] = defaultdict(list)
+        for each in events:
+            labels = each.operation, each.handler, each.status
+            alike[labels].append(each.ended - each.began)
+        for (operation, handler, status), took_s in alike.items():
+            self._calls[operation, "ok"].inc(len(took_s))
+            self._call_seconds[operation].observe_all(took_s)
+            if handler is not None:
+                self._http_requests[handler, "POST", class_of(status)].inc(len(took_s))
+                self._http_seconds[handler, "POST"].observe_all(took_s)
 
     def _count_batch(self, left: BatchLeft) -> None:
         self._flushes[left.reason].inc()
@@ -246,24 +264,22 @@ def class_of(status: int | None) -> str:
     return "none" if status is None else _CLASSES.get(status // 100, "other")
 
 
-def _count(tallies: Children[Tally], told: Iterable[tuple[str, ...]]) -> None:
-    """Count what has these labels."""
-    for labels, number in Counter(told).items():
-        tallies[labels].inc(number)
-
-
-def _observe(
-    ladders: Children[Ladder], told: Iterable[tuple[str | tuple[str, ...], float, str | None]]
+def _count(
+    tallies: Children[Tally],
+    ladders: Children[Ladder],
+    told: Iterable[tuple[tuple[_Labels, _Labels], float, str | None]],
 ) -> None:
-    """Count durations, each with its labels and, if it is part of one, its trace."""
-    plain: defaultdict[str | tuple[str, ...], list[float]] = defaultdict(list)
+    """Count what took so long: in two families, with its labels in each, and its trace if any."""
+    alike: defaultdict[tuple[_Labels, _Labels], list[float]] = defaultdict(list)
     for labels, seconds, trace_id in told:
         if trace_id is None:
-            plain[labels].append(seconds)
+            alike[labels].append(seconds)
         else:
-            ladders[labels].observe(seconds, {"trace_id": trace_id})
-    for labels, each in plain.items():
-        ladders[labels].observe_all(each)
+            tallies[labels[0]].inc()
+            ladders[labels[1]].observe(seconds, {"trace_id": trace_id})
+    for (of_tally, of_ladder), each in alike.items():
+        tallies[of_tally].inc(len(each))
+        ladders[of_ladder].observe_all(each)
 
 
 class JournalMetrics:

@@ -56,7 +56,7 @@ class Observer(ByKind):
     def _relayed(self, events: Sequence[Relayed]) -> None:
         asked = [event for event in events if event.handler is not None]
         good = sum(200 <= event.status < 300 for event in asked)
-        self._count([event.took_s * 1000 for event in asked], good)
+        self._count([(event.ended - event.began) * 1000 for event in asked], good)
 
     def _count(self, took_ms: Sequence[float], good: int) -> None:
         self._snapshot.increment("tinkex.requests.total", len(took_ms))

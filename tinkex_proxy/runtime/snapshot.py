@@ -11,7 +11,7 @@ Names that are *declared* are there before their first update, and after a reset
 *watched* is read when it is asked for, so it is right without updates, and a reset leaves it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Final, TypeAlias
 
@@ -95,6 +95,12 @@ class Snapshot:
                 return
             histogram = self._histograms[name]
         now = self._clock.now()
+        try:
+            histogram.add_all(values, now)
+        except ValueError:
+            self._record_one_by_one(histogram, values, now)
+
+    def _record_one_by_one(self, histogram: Histogram, values: Sequence[float], now: float) -> None:
         for value in values:
             try:
                 histogram.add(value, now)

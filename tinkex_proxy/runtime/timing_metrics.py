@@ -22,7 +22,7 @@ __all__ = ["TimingMetrics"]
 
 
 # Seconds by operation and part.
-_Spent: TypeAlias = defaultdict[tuple[str, Part], list[float]]
+_Spent: TypeAlias = Mapping[tuple[str, Part], list[float]]
 
 
 class TimingMetrics(ByKind):
@@ -44,7 +44,7 @@ class TimingMetrics(ByKind):
         super().__init__({}, {CallTimed: self._count, Relayed: self._count_relayed})
 
     def _count(self, events: Sequence[CallTimed]) -> None:
-        spent: _Spent = defaultdict(list)
+        spent: defaultdict[tuple[str, Part], list[float]] = defaultdict(list)
         overhead: defaultdict[str, list[float]] = defaultdict(list)
         for event in events:
             named, line = event.operation, event.timeline
@@ -60,14 +60,14 @@ class TimingMetrics(ByKind):
         self._observe(spent, overhead)
 
     def _count_relayed(self, events: Sequence[Relayed]) -> None:
-        spent: _Spent = defaultdict(list)
-        overhead: defaultdict[str, list[float]] = defaultdict(list)
+        own: defaultdict[str, list[float]] = defaultdict(list)
+        upload: defaultdict[str, list[float]] = defaultdict(list)
         for event in events:
-            named, own_s = event.operation, event.left - event.began
-            spent[named, Part.PROXY].append(own_s)
-            spent[named, Part.UPLOAD].append(event.answered - event.left)
-            overhead[named].append(own_s)
-        self._observe(spent, overhead)
+            own[event.operation].append(event.left - event.began)
+            upload[event.operation].append(event.answered - event.left)
+        spent = {(named, Part.PROXY): each for named, each in own.items()}
+        spent |= {(named, Part.UPLOAD): each for named, each in upload.items()}
+        self._observe(spent, own)
 
     def _observe(self, spent: _Spent, overhead: Mapping[str, list[float]]) -> None:
         for (named, part), each in spent.items():

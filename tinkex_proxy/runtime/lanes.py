@@ -289,10 +289,13 @@ class LaneDriver:
             self._runner = None
 
     async def _pause(self, seconds: float) -> None:
+        clock = self._tools.clock
         if seconds < TIMER_GRAIN_S:
-            await asyncio.sleep(0)
+            until = clock.now() + seconds
+            while not self._wake.is_set() and clock.now() < until:  # noqa: ASYNC110 - no timer is so short
+                await asyncio.sleep(0)
             return
-        call_off = self._tools.clock.call_later(seconds, self._wake.set)
+        call_off = clock.call_later(seconds, self._wake.set)
         try:
             await self._wake.wait()
         finally:

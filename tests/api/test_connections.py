@@ -374,12 +374,12 @@ async def test_what_stands_behind_an_answer_that_meets_a_reset_is_not_begun(serv
 async def test_an_answer_for_which_it_is_too_late_goes_nowhere(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The connection has ended over what came behind its request; that is no fault of ours."""
+    """The connection has ended over the body of its request; that is no fault of ours."""
     served = await serve()
     client = await served.dial()
-    client.send(GET.replace(b"/ ", b"/whole "))
+    client.send(b"POST /whole HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
     await served.began.acquire()
-    client.send(b"no HTTP at all\r\n\r\n")
+    client.send(b"no length\r\n")
     assert b"400 Bad Request" in await client.reader.read()
     served.let_go.set()
     while served.server.server_state.tasks:
@@ -530,3 +530,29 @@ async def test_a_request_whose_body_is_waited_for_is_answered_through_the_end(
     client.send(b"ok")
     assert "connection: close" in await client.answer()
     assert await client.ended()
+
+
+NO_CHUNK = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n"
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", NO_CHUNK])
+@pytest.mark.parametrize("between", [[], ["/"], ["/", "/other"]])
+async def test_nonsense_behind_requests_is_answered_behind_their_answers(
+    serve: Serve, between: list[str], nonsense: bytes
+) -> None:
+    """Such as the end of a body that is longer than its head says: the call before it was made."""
+    served = await serve()
+    client = await served.dial()
+    paths = ["/wait", *between]
+    requests = [GET.replace(b"/ ", path.encode() + b" ", 1) for path in paths]
+    client.send(b"".join(requests) + nonsense)
+    await served.began.acquire()
+    client.send(GET)
+    while not any(c._nonsense for c in served.server.server_state.connections):
+        await asyncio.sleep(0)
+    served.let_go.set()
+    for _ in paths:
+        assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+    assert b"400 Bad Request" in await client.reader.readuntil(b"\r\n\r\n")
+    assert await client.reader.read() == b"Invalid HTTP request received."
+    assert served.asked == paths

@@ -56,6 +56,7 @@ AT_ONCE_S: Final = 1.0
 GLANCE_S: Final = 0.01
 # A body that is sent right behind its head is there by then; who waits longer begins without it.
 BODY_SOON_S: Final = 0.02
+_NONSENSE: Final = "Invalid HTTP request received."
 # Connections that are taken in one turn of the event loop, which each of them makes longer.
 TAKEN_AT_ONCE: Final = 128
 
@@ -80,6 +81,7 @@ class Connection(HttpToolsProtocol):
     _half_read = False  # a request whose head is not whole
     _coming: Cycle | None = None  # the request whose body is waited for
     _coming_until: asyncio.TimerHandle | None = None
+    _nonsense = False  # what has come last is no HTTP, and told so behind the answers that are due
     # When the last answer was written, if nothing has come since.
     _quiet_since: float | None = None
 
@@ -106,17 +108,28 @@ class Connection(HttpToolsProtocol):
             self.transport.heard()
             return
         self._quiet_since = None
+        if self._nonsense:
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            told = "Invalid HTTP request received."
-            self.logger.warning(told)
-            self.send_400_response(told)
-            self._call_off()
+            self.logger.warning(_NONSENSE)
+            self._refuse()
         except httptools.HttpParserUpgrade:
             pass  # to nothing that we speak: it is answered as it is
         if self._coming is not None and self._coming_until is None:
             self._wait_for_body()
+
+    def _refuse(self) -> None:
+        """Tell who sends what is no HTTP; after the answers to all that came whole before it."""
+        self._call_off()
+        if self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()  # the newest: it is what is wrong
+        due = self._answering
+        if due is None or due.response_complete or due.more_body:
+            self.send_400_response(_NONSENSE)
+        else:
+            self._nonsense = True
 
     @override
     def _should_upgrade(self) -> bool:
@@ -248,6 +261,9 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)  # type: ignore[arg-type]  # made above
+            return
+        if self._nonsense:
+            self.send_400_response(_NONSENSE)
             return
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:

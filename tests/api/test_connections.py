@@ -35,12 +35,14 @@ class Served:
     began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[str] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     dialled: list["Dialled"] = field(default_factory=list)
 
     async def app(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
             raise NotImplementedError
         self.asked.append(scope["path"])
+        self.headers = scope["headers"]
         if scope["path"] in {"/body", "/gone", "/read", "/whole"}:
             await self.answer_whole(scope, receive, send)
             return
@@ -493,6 +495,26 @@ async def test_what_is_large_or_waits_to_be_asked_for_begins_at_once(
     client.send(f"POST /wait HTTP/1.1\r\nHost: localhost\r\n{announced}\r\n\r\n".encode())
     async with asyncio.timeout(10):
         await served.began.acquire()
+
+
+async def test_a_length_of_endless_zeros_is_no_http(serve: Serve) -> None:
+    """Python refuses to read a number of so many digits; the parser does not."""
+    served = await serve()
+    client = await served.dial()
+    client.send(HEAD.format(path="/wait", size="0" * 5000 + "2").encode() + b"ok")
+    assert b"400 Bad Request" in await client.reader.readuntil(b"\r\n\r\n")
+    assert served.asked == []
+
+
+async def test_what_trails_a_body_is_no_header(serve: Serve) -> None:
+    """It would be seen by some who look at headers, and not by others: the guard has looked."""
+    served = await serve()
+    client = await served.dial()
+    head = b"POST /headers HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.send(head + b"2\r\nok\r\n0\r\nHost: evil\r\nX-Api-Key: other\r\n\r\n")
+    assert (await client.answer()).startswith("HTTP/1.1 200 OK")
+    named = [(b"host", b"localhost"), (b"transfer-encoding", b"chunked")]
+    assert served.headers == named
 
 
 async def test_who_leaves_before_its_body_is_missed(serve: Serve, monkeypatch) -> None:

@@ -56,6 +56,8 @@ AT_ONCE_S: Final = 1.0
 GLANCE_S: Final = 0.01
 # A body that is sent right behind its head is there by then; who waits longer begins without it.
 BODY_SOON_S: Final = 0.02
+# Of a length; beyond 20 they can only be zeros, which the parser passes.
+MOST_DIGITS: Final = 20
 _NONSENSE: Final = "Invalid HTTP request received."
 # Connections that are taken in one turn of the event loop, which each of them makes longer.
 TAKEN_AT_ONCE: Final = 128
@@ -145,6 +147,12 @@ class Connection(HttpToolsProtocol):
         self.headers = []
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """As uvicorn's own; what trails a body is none, and left out (RFC 9110 section 6.5.1)."""
+        if self._half_read:
+            super().on_header(name, value)
+
+    @override
     def on_headers_complete(self) -> None:
         """As uvicorn's own, less what is not used here (limits, upgrades), with a cycle of ours."""
         self._half_read = False
@@ -153,6 +161,9 @@ class Connection(HttpToolsProtocol):
         if parser.should_upgrade() and _announces_body(self.headers):
             # The parser ends it with its head: its body would be missing, and pass for a request.
             raise ValueError("a body behind a request to speak something else")
+        named = dict(self.headers)
+        if len(named.get(b"content-length", b"")) > MOST_DIGITS:
+            raise ValueError("a length of more digits than any has: Python would not read it")
         version = parser.get_http_version()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -186,7 +197,7 @@ class Connection(HttpToolsProtocol):
             keep_alive=lasting,
             on_response=self.on_response_complete,
         )
-        cycle.offer()
+        cycle.offer(named)
         if before is None or before.response_complete:
             self._coming = cycle
         else:  # pipelined

@@ -17,7 +17,7 @@ So the scope has five extensions (`scope["extensions"]`), which whoever answers 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Final, Literal, TypedDict
 
@@ -52,10 +52,13 @@ class Cycle(RequestResponseCycle):
     _calls_off: Callable[[], object]
     _ended = False
 
-    def offer(self) -> None:
-        """Say in the scope what there is besides ASGI's own."""
+    def offer(self, named: Mapping[bytes, bytes]) -> None:
+        """Say in the scope what there is besides ASGI's own.
+
+        Args:
+            named: the headers by name; of one that comes twice, either.
+        """
         headers = self.scope["headers"]
-        named = dict(headers)
         offered: dict[str, object] = {
             NAMED: named if len(named) == len(headers) else None,  # type: ignore[arg-type]
             BODY: self.body_there,

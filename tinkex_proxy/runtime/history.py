@@ -277,8 +277,9 @@ class History(ByKind):
             elif failed_unseen(timed):
                 slot.calls[timed.code] += 1
                 self._wrong(timed)
-        slot.calls["ok"] += len(took_ms)
-        slot.took_ms.add_all(took_ms)
+        if took_ms:
+            slot.calls["ok"] += len(took_ms)
+            slot.took_ms.add_all(took_ms)
 
     def _relayed(self, events: Sequence[Relayed]) -> None:
         """Count calls that were relayed and answered."""

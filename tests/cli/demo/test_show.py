@@ -1,12 +1,15 @@
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 
 import httpx
 import psutil
 import pytest
 
+from tinkex_proxy.cli.demo import family as families
 from tinkex_proxy.cli.demo import show
 from tinkex_proxy.cli.exits import CommandError
 
@@ -110,14 +113,33 @@ class Lines:
         self.said.append(text)
 
 
+def test_a_signal_is_heard_though_nobody_reads_what_is_said(monkeypatch) -> None:
+    """As where a pipe is full."""
+    monkeypatch.setattr(families, "WORK_TIMEOUT_S", 0.01)
+    read = threading.Event()
+
+    class Full:
+        def say(self, text: str = "", *, style: str = "") -> None:
+            read.wait()
+
+    def said() -> None:
+        with families.Family() as children:
+            os.kill(os.getpid(), signal.SIGTERM)
+            show._Saying(children, Full())("text")
+
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        said()
+    read.set()
+
+
 def test_a_taken_port_is_said_and_another_one_used(monkeypatch) -> None:
     screen = Lines()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(show, "USUAL_PORT", taken.getsockname()[1])
-        assert show._port(screen, None) == 0
+        assert show._port(screen.say, None) == 0
     assert "is taken" in screen.said[0]
-    assert show._port(screen, None) == show.USUAL_PORT
-    assert show._port(screen, 7) == 7
+    assert show._port(screen.say, None) == show.USUAL_PORT
+    assert show._port(screen.say, 7) == 7
 
 
 def test_a_proxy_that_does_not_answer_is_told(monkeypatch) -> None:

@@ -42,7 +42,8 @@ def run(*, steps: int, once: bool, port: int | None, chaotic: bool = False) -> i
     screen = Screen()
     with tempfile.TemporaryDirectory(prefix="tinkex-proxy-demo-") as logs, Family() as family:
         extra = PROXY_ARGUMENTS if chaotic else ()
-        url, sandbox_url = _start(family, Path(logs), screen, port, extra)
+        say = _Saying(family, screen)
+        url, sandbox_url = _start(family, Path(logs), say, port, extra)
 
         def scenes() -> bool:
             with _client(url) as client, _client(sandbox_url) as sandbox:
@@ -56,51 +57,68 @@ def run(*, steps: int, once: bool, port: int | None, chaotic: bool = False) -> i
             raise CommandError(f"the proxy does not answer: {error!r}", status=FAILED) from error
         if once:
             return OK if fallen else FAILED
-        screen.say()
-        screen.say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
-        screen.say("Ctrl-C ends it.")
-        return _stay(family, screen)
+        say()
+        say(f"The proxy stays on {url}; its API is described at {url}/docs.", style="bold")
+        say("Ctrl-C ends it.")
+        return _stay(family, say)
+
+
+class _Saying:
+    """Says something in a thread: where nobody reads it, Ctrl-C is heard all the same.
+
+    Args:
+        family: waits for it.
+        screen: where it is said.
+    """
+
+    def __init__(self, family: Family, screen: Screen) -> None:
+        self._family = family
+        self._screen = screen
+
+    def __call__(self, text: str = "", *, style: str = "") -> None:
+        """Say a line."""
+        self._family.attend(lambda: self._screen.say(text, style=style))
 
 
 def _client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=CALL_TIMEOUT_S, trust_env=False)
 
 
-def _stay(family: Family, screen: Screen) -> int:
+def _stay(family: Family, say: _Saying) -> int:
     """Leave everything up until Ctrl-C; a child's death or another signal raises."""
     try:
         family.wait()
     except KeyboardInterrupt:
-        screen.say()
-        screen.say("Ended.")
+        say()
+        say("Ended.")
     return OK
 
 
 def _start(
-    family: Family, logs: Path, screen: Screen, port: int | None, extra: Sequence[str]
+    family: Family, logs: Path, say: _Saying, port: int | None, extra: Sequence[str]
 ) -> tuple[str, str]:
     """Start both; gives the proxy's URL and the sandbox's."""
     arguments = ["sandbox", "--host", HOST, "--port", "0", "--tick-ms", SANDBOX_TICK_MS]
     sandbox_url = family.start(Child("sandbox", arguments, log=logs / "sandbox.log"))
-    screen.say(f"sandbox  {sandbox_url}  a toy model on this CPU, not the Tinker service")
-    chosen = _port(screen, port)
+    say(f"sandbox  {sandbox_url}  a toy model on this CPU, not the Tinker service")
+    chosen = _port(say, port)
     arguments = ["serve", "--host", HOST, "--port", str(chosen)]
     arguments += ["--upstream.base-url", sandbox_url, "--calls.shutdown-grace-s", GRACE_S]
     arguments += ["--journal.enabled", "false"]  # the sandbox's models end with it
     arguments += extra
     log = logs / "proxy.log"
     url = family.start(Child("proxy", arguments, log=log, api_key=SANDBOX_KEY))
-    screen.say(f"proxy    {url}")
+    say(f"proxy    {url}")
     return url, sandbox_url
 
 
-def _port(screen: Screen, wanted: int | None) -> int:
+def _port(say: _Saying, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     try:
         socket.create_server((HOST, USUAL_PORT)).close()
     except OSError:
-        screen.say(f"Port {USUAL_PORT} is taken, so the proxy gets another one.", style="yellow")
+        say(f"Port {USUAL_PORT} is taken, so the proxy gets another one.", style="yellow")
         return 0
     return USUAL_PORT
 

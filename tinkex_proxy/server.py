@@ -27,8 +27,9 @@ import structlog
 import uvicorn
 from platformdirs import user_state_path
 
-from tinkex_proxy.api.connections import Connection, PartingServer
+from tinkex_proxy.api.connections import Connection
 from tinkex_proxy.api.listener import listen_tcp, listen_unix, url_of
+from tinkex_proxy.api.parting import PartingServer
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.errors import BadConfiguration

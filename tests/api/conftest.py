@@ -10,8 +10,10 @@ import pytest
 import uvicorn
 
 from tests.api.recorder import Recorder
-from tinkex_proxy.api.connections import Connection, PartingServer
+from tests.api.served import Serve, Served
+from tinkex_proxy.api.connections import Connection
 from tinkex_proxy.api.listener import listen_tcp, url_of
+from tinkex_proxy.api.parting import PartingServer
 from tinkex_proxy.assembly import Proxy, build
 from tinkex_proxy.config import Settings
 from tinkex_proxy.runtime.store import MemoryStore
@@ -148,3 +150,36 @@ async def passing(start, recorder, request):
     return await start(
         recorder.url, upstream={"transport": request.param}, sdk={"mode": "transparent"}
     )
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def run(**options: object) -> Served:
+            listener = listen_tcp("127.0.0.1", 0)
+            served = Served(None, None, listener.getsockname()[1])
+            config = uvicorn.Config(
+                served.app,
+                interface="asgi3",
+                http=Connection,
+                log_config=None,
+                lifespan="off",
+                timeout_graceful_shutdown=20,
+                **options,
+            )
+            served.server = PartingServer(config)
+            served.running = asyncio.create_task(served.server.serve(sockets=[listener]))
+            await served.server.up.wait()
+
+            async def end() -> None:
+                served.let_go.set()
+                served.leave()
+                for client in served.dialled:
+                    client.writer.close()
+                await served.running
+
+            stack.push_async_callback(end)
+            return served
+
+        yield run

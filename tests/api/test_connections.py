@@ -1,154 +1,16 @@
 """Connections end with an answer, or between two, and never with a reset."""
 
 import asyncio
-import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
 import pytest
-import uvicorn
-import uvloop
 
-from tests.api.conftest import listening
+from tests.api.served import GET, HEAD, Serve, coming
 from tinkex_proxy.api import connections, half_closing
-from tinkex_proxy.api.asgi import ANSWER, body_there
-from tinkex_proxy.api.connections import Connection, PartingServer
-from tinkex_proxy.api.listener import listen_tcp
 
-BURST = 200
 LARGE = 8 * 1024 * 1024
-HEAD = "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {size}\r\n\r\n"
 RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: a socket that is closed is reset
-GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-@dataclass
-class Served:
-    """A server whose application answers `/wait`, `/whole` and `/stream` when it is let go."""
-
-    server: PartingServer
-    running: "asyncio.Task[None]"
-    port: int
-    began: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    let_go: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: list[str] = field(default_factory=list)
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-    dialled: list["Dialled"] = field(default_factory=list)
-
-    async def app(self, scope, receive, send) -> None:
-        if scope["type"] == "lifespan":
-            raise NotImplementedError
-        self.asked.append(scope["path"])
-        self.headers = scope["headers"]
-        if scope["path"] in {"/body", "/gone", "/read", "/whole"}:
-            await self.answer_whole(scope, receive, send)
-            return
-        headers = [(b"content-length", b"2")]
-        if scope["path"] == "/refused":
-            headers.append((b"connection", b"close"))
-        if scope["path"] == "/stream":
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["path"] in {"/wait", "/stream"}:
-            self.began.release()
-            await self.let_go.wait()
-        if scope["path"] != "/stream":
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-    async def answer_whole(self, scope, receive, send) -> None:
-        """Answer in one message, and listen for the caller's leaving."""
-        if scope["path"] == "/gone":
-            self.began.release()
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            self.let_go.set()
-        elif scope["path"] == "/read":
-            while (await receive())["more_body"]:
-                pass
-        elif scope["path"] == "/body":
-            assert body_there(scope) is not None
-        else:
-            self.began.release()
-            await self.let_go.wait()
-        leaving = asyncio.create_task(receive())
-        if scope["path"] == "/body":
-            await asyncio.sleep(0)
-        await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
-        await leaving
-
-    async def dial(self) -> "Dialled":
-        self.dialled.append(Dialled(*await asyncio.open_connection("127.0.0.1", self.port)))
-        return self.dialled[-1]
-
-    async def refuses(self) -> None:
-        """Wait until it takes no more connections."""
-        with contextlib.suppress(ConnectionRefusedError):
-            while True:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-
-    def leave(self, last_wait_s: float = 0.0) -> None:
-        self.server.say_farewell()
-        self.server.leave(last_wait_s=last_wait_s)
-
-
-@dataclass
-class Dialled:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def answer(self) -> str:
-        """The next answer whole; empty when the connection has ended instead."""
-        first = await self.reader.read(1)
-        if not first:
-            return ""
-        head = first + await self.reader.readuntil(b"\r\n\r\n")
-        return (head + await self.reader.readexactly(2)).decode()
-
-    async def ended(self) -> bool:
-        return await self.reader.read() == b""
-
-
-Serve = Callable[..., Awaitable[Served]]
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    async with AsyncExitStack() as stack:
-
-        async def run(**options: object) -> Served:
-            listener = listen_tcp("127.0.0.1", 0)
-            served = Served(None, None, listener.getsockname()[1])
-            config = uvicorn.Config(
-                served.app,
-                interface="asgi3",
-                http=Connection,
-                log_config=None,
-                lifespan="off",
-                timeout_graceful_shutdown=20,
-                **options,
-            )
-            served.server = PartingServer(config)
-            served.running = asyncio.create_task(served.server.serve(sockets=[listener]))
-            await served.server.up.wait()
-
-            async def end() -> None:
-                served.let_go.set()
-                served.leave()
-                for client in served.dialled:
-                    client.writer.close()
-                await served.running
-
-            stack.push_async_callback(end)
-            return served
-
-        yield run
 
 
 async def test_who_is_refused_in_the_middle_of_an_upload_reads_why(serve: Serve) -> None:
@@ -160,33 +22,6 @@ async def test_who_is_refused_in_the_middle_of_an_upload_reads_why(serve: Serve)
         await client.writer.drain()
     assert "connection: close" in await client.answer()
     assert await client.ended()
-
-
-def test_a_burst_is_taken_together() -> None:
-    """uvloop takes one in each turn of its loop, and the last would wait for long."""
-    came = []
-
-    async def app(scope, receive, send) -> None:
-        if scope["type"] == "lifespan":
-            raise NotImplementedError
-        came.append(scope["client"])
-        await send({"type": ANSWER, "status": 200, "headers": [], "body": b"ok"})
-
-    async def burst() -> list[bytes]:
-        async with listening(app) as url:
-            place = ("127.0.0.1", int(url.rpartition(":")[2]))
-            callers = [socket.create_connection(place) for _ in range(BURST)]
-            for caller in callers:
-                caller.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            for _ in range(BURST // 4):
-                await asyncio.sleep(0)
-            assert len(came) == BURST
-            answers = [await asyncio.to_thread(caller.recv, 1000) for caller in callers]
-            for caller in callers:
-                caller.close()
-            return answers
-
-    assert all(answer.endswith(b"ok") for answer in uvloop.run(burst()))
 
 
 async def test_who_says_nothing_more_and_stays_is_left_after_a_while(
@@ -220,75 +55,6 @@ async def test_who_sends_on_and_on_is_not_listened_to_for_ever(
         await send_on()
 
 
-async def test_after_the_farewell_every_answer_says_that_it_is_the_last(serve: Serve) -> None:
-    """The one under way too; a client that obeys is never on a connection that ends."""
-    served = await serve()
-    busy, idle = await served.dial(), await served.dial()
-    idle.send(GET)
-    assert "connection: close" not in await idle.answer()
-    busy.send(GET.replace(b"/ ", b"/wait "))
-    await served.began.acquire()
-    served.server.say_farewell()
-    idle.send(GET)
-    assert "connection: close" in await idle.answer()
-    served.let_go.set()
-    assert "connection: close" in await busy.answer()
-    assert await idle.ended()
-    assert await busy.ended()
-
-
-async def test_of_pipelined_requests_only_the_last_answer_says_so(serve: Serve) -> None:
-    """What was received whole is answered."""
-    served = await serve()
-    client = await served.dial()
-    client.send(GET.replace(b"/ ", b"/wait ") + GET)
-    await served.began.acquire()
-    served.leave()
-    served.let_go.set()
-    assert "connection: close" not in await client.answer()
-    assert "connection: close" in await client.answer()
-    assert await client.ended()
-
-
-async def test_an_idle_connection_has_a_last_wait_in_which_it_is_answered(serve: Serve) -> None:
-    served = await serve()
-    client = await served.dial()
-    client.send(GET)
-    await client.answer()
-    served.leave(last_wait_s=30.0)
-    await served.refuses()
-    client.send(GET)
-    assert "connection: close" in await client.answer()
-    assert await client.ended()
-    await served.running
-
-
-async def test_an_idle_connection_that_stays_idle_is_ended_and_not_reset(serve: Serve) -> None:
-    """Also when a request is sent right afterwards: nobody reads it, and nobody resets it."""
-    served = await serve()
-    used, unused = await served.dial(), await served.dial()
-    used.send(GET)
-    await used.answer()
-    served.leave()
-    assert await used.answer() == ""
-    used.send(GET)
-    assert await used.ended()
-    assert await unused.ended()
-
-
-async def test_a_request_of_which_half_has_come_is_answered(serve: Serve) -> None:
-    served = await serve()
-    client = await served.dial()
-    client.send(GET[:20])
-    while not any(c._half_read for c in served.server.server_state.connections):
-        await asyncio.sleep(0)
-    served.leave()
-    await served.refuses()
-    client.send(GET[20:])
-    assert "connection: close" in await client.answer()
-    assert await client.ended()
-
-
 async def test_a_request_that_has_come_and_is_not_read_yet_is_answered(serve: Serve) -> None:
     """A connection is looked at before it is ended: the kernel may hold what we have not seen."""
     served = await serve()
@@ -304,34 +70,6 @@ async def test_a_request_that_has_come_and_is_not_read_yet_is_answered(serve: Se
     connection.close_if_idle()
     connection.transport.resume_reading()
     assert "connection: close" in await client.answer()
-
-
-async def test_a_stream_that_has_begun_is_finished_and_then_ended(serve: Serve) -> None:
-    """Its head is out and could not say that it is the last."""
-    served = await serve()
-    client = await served.dial()
-    client.send(GET.replace(b"/ ", b"/stream "))
-    await served.began.acquire()
-    served.leave()
-    await served.refuses()
-    served.let_go.set()
-    answer = await client.answer()
-    assert answer.endswith("ok")
-    assert await client.ended()
-    await served.running
-
-
-async def test_connections_that_only_the_kernel_has_taken_are_answered(serve: Serve) -> None:
-    """Closing the listener would reset them, with their request on the way."""
-    served = await serve()
-    served.server.say_farewell()
-    listener = served.server.servers[0].sockets[0]._sock  # asyncio's own loop runs the tests
-    asyncio.get_running_loop().remove_reader(listener)
-    client = await served.dial()
-    client.send(GET)
-    served.server.leave(last_wait_s=30.0)
-    assert "connection: close" in await client.answer()
-    await served.running
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:20]])
@@ -440,13 +178,6 @@ async def test_who_leaves_is_missed_though_another_request_stands_behind(serve: 
     assert served.asked == ["/gone"]
 
 
-async def coming(served: Served) -> None:
-    """Wait until a request's body is waited for."""
-    async with asyncio.timeout(10):
-        while not any(c._coming for c in served.server.server_state.connections):
-            await asyncio.sleep(0)
-
-
 async def test_a_request_begins_with_its_small_body_though_that_comes_behind(
     serve: Serve, monkeypatch
 ) -> None:
@@ -537,21 +268,6 @@ async def test_a_request_whose_body_is_no_http_does_not_begin(serve: Serve) -> N
     assert b"400 Bad Request" in await client.reader.readuntil(b"\r\n\r\n")
     assert await client.reader.read() == b"Invalid HTTP request received."
     assert served.asked == []
-
-
-async def test_a_request_whose_body_is_waited_for_is_answered_through_the_end(
-    serve: Serve, monkeypatch
-) -> None:
-    monkeypatch.setattr(connections, "BODY_SOON_S", 60.0)
-    served = await serve()
-    client = await served.dial()
-    client.send(HEAD.format(path="/body", size=2).encode())
-    await coming(served)
-    served.leave()
-    await served.refuses()
-    client.send(b"ok")
-    assert "connection: close" in await client.answer()
-    assert await client.ended()
 
 
 NO_CHUNK = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n"

@@ -141,8 +141,12 @@ class Connection(HttpToolsProtocol):
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn's own; what trails a body is none, and left out (RFC 9110 section 6.5.1)."""
-        if self._half_read:
-            super().on_header(name, value)
+        if not self._half_read:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     @override
     def on_headers_complete(self) -> None:

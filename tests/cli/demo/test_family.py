@@ -128,6 +128,19 @@ def test_that_children_obey_ctrl_c_too_is_no_error(script) -> None:
         family.wait()
 
 
+def test_nor_is_it_while_the_last_words_are_said(script) -> None:
+    with Family() as family:
+        child = script(LISTENING)
+        family.start(child)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            family.wait()
+        os.kill(child.pid, signal.SIGINT)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert family.attend(lambda: "Ended.") == "Ended."
+        assert not family.wait(timeout_s=0.01)
+
+
 def test_they_are_ended_when_the_demo_fails(script) -> None:
     started: list[Child] = []
 

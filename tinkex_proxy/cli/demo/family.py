@@ -45,6 +45,7 @@ class Family:
         self._works: list[threading.Thread] = []
         self._before: list[tuple[signal.Signals, _Handler]] = []
         self._signals = self._rings = self._rang_before = -1
+        self._ending = False
 
     def __enter__(self) -> Self:
         self._signals, self._rings = os.pipe()
@@ -122,13 +123,12 @@ class Family:
             self._obey(os.read(self._signals, 4096))
 
     def _obey(self, numbers: bytes) -> None:
-        if signal.SIGINT in numbers:
-            raise KeyboardInterrupt
-        for number in numbers:
-            if number != signal.SIGCHLD:
-                raise SystemExit(128 + number)
-        # A terminal sends Ctrl-C to the children too, so this comes after it: they only obey.
-        for child in self._children:
+        ends = [number for number in numbers if number != signal.SIGCHLD]
+        if ends:
+            self._ending = True
+            raise KeyboardInterrupt if signal.SIGINT in ends else SystemExit(128 + ends[0])
+        # A terminal sends Ctrl-C to the children too: that they obey is no error.
+        for child in [] if self._ending else self._children:
             if not child.is_alive():
                 raise child.death()
 

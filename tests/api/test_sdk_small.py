@@ -93,8 +93,9 @@ def measured(text: str) -> dict[str, float]:
     lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     counted = ("_total", "_count", "_calls")
     own = ("http_", "tinkex_proxy_")
-    # Of an answer without a body the end comes a moment after its head, or with it.
-    timed = ("loop_lag", "held_back_seconds", 'part="download"')
+    # Of an answer without a body the end comes a moment after its head, or with it; the proxy's own
+    # probes come when their time has.
+    timed = ("loop_lag", "held_back_seconds", 'part="download"', 'operation="probe"')
     return {
         name: float(value)
         for name, _, value in lines

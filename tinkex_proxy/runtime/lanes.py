@@ -250,6 +250,7 @@ class LaneDriver:
         """Fail what has not left, on the lane or still on its way to it."""
         self._pages.close()
         self.lane.close()
+        self._wake.set()
         for call in [call for call in self._calls.values() if not call.left]:
             self._fail(call.item, error)
 

@@ -28,6 +28,7 @@ __all__ = [
     "announced",
     "body_there",
     "body_within",
+    "by_name",
     "fit",
     "headers_of",
     "named_of",
@@ -73,7 +74,11 @@ def named_of(scope: Scope) -> Mapping[bytes, bytes] | None:
     if isinstance(offered, dict) and NAMED in offered:
         known: Mapping[bytes, bytes] | None = offered[NAMED]
         return known
-    pairs = pairs_of(scope)
+    return by_name(pairs_of(scope))
+
+
+def by_name(pairs: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes] | None:
+    """Headers by name, if none comes twice; else None."""
     named = dict(pairs)
     return named if len(named) == len(pairs) else None
 

@@ -17,6 +17,7 @@ from tinkex_proxy.api.asgi import (
     Scope,
     Send,
     announced,
+    by_name,
     named_of,
     pairs_of,
     read_body,
@@ -195,9 +196,8 @@ async def hand_down(
         more: headers of ours.
     """
     bodiless = passed.status in _BODILESS
-    dropped, named = _NOT_BACK_WHOLE if whole or bodiless else _NOT_BACK, dict(passed.headers)
-    once = named if len(named) == len(passed.headers) else None
-    dropped = _dropped(dropped, passed.headers, once)
+    ours = _NOT_BACK_WHOLE if whole or bodiless else _NOT_BACK
+    dropped = _dropped(ours, passed.headers, by_name(passed.headers))
     headers = [pair for pair in passed.headers if pair[0] not in dropped]
     headers += more
     if whole and not bodiless:

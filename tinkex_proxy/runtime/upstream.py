@@ -271,7 +271,7 @@ class Upstream:
             CircuitOpen: the breaker is open; nothing was sent.
             Unanswered: no answer came, or it broke off.
         """
-        permit = None if operation in _UNGUARDED else self.breaker.acquire()  # and no poll's
+        permit = self._permit(operation)  # polls are none of these
         way = _Way(operation, passing, permit, self._clock.now())
         try:
             passed = await self._transport.relay_whole(self._with_key(passing))
